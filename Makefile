@@ -1,0 +1,44 @@
+# Each goal installs what a fresh Debian 12 lacks for it, says so, and cleans up behind itself.
+PREFIX ?= /usr/local
+
+.PHONY: help build test quick lint demo install conformance clean
+
+help:
+	@echo 'make build            the programs, in target/release'
+	@echo 'make quick            unit tests and the fast end-to-end tests'
+	@echo 'make test             everything that must hold before a change lands'
+	@echo 'make lint             format, clippy, documentation, scripts, licences'
+	@echo 'make demo             a container with a quota, step by step'
+	@echo 'make conformance      pjdfstest on the host file system and on a mount, compared'
+	@echo 'make install PREFIX=  programs, manual pages, mount helper (default $(PREFIX))'
+	@echo 'make clean            removes what was built'
+
+build:
+	scripts/deps.sh build
+	cargo build --release --locked
+
+test:
+	scripts/deps.sh build test
+	scripts/test.sh full
+
+quick:
+	scripts/deps.sh build run
+	scripts/test.sh quick
+
+lint:
+	scripts/deps.sh build lint
+	scripts/test.sh lint
+
+demo:
+	scripts/deps.sh build run demo
+	scripts/demo.sh
+
+conformance:
+	scripts/deps.sh build run
+	scripts/conformance.sh
+
+install: build
+	scripts/install.sh "$(PREFIX)"
+
+clean:
+	cargo clean

@@ -1,0 +1,177 @@
+//! Reading accounts: what is in memory, laid over what is in the store.
+//!
+//! An account that is in memory is right; one that is not equals the stored one, since accounts leave memory only
+//! when they are stored. Lists are of one instant: no commit runs while the store is read.
+
+use std::collections::BTreeMap;
+
+use crate::account::Account;
+use crate::dquot::{Dquot, is_worth_storing};
+use crate::error::EngineError;
+use crate::info::VeInfo;
+use crate::ledger::Ledger;
+use crate::store::StoreError;
+use crate::store::record::key;
+use crate::subject::{QuotaType, Subject};
+use crate::tally::Tally;
+
+use super::{Engine, records};
+
+impl Engine {
+    /// What the record says of the VE as a whole.
+    pub fn info(&self) -> VeInfo {
+        self.inner.ledger.lock().info().clone()
+    }
+
+    /// One account; zeros for an id that has none.
+    ///
+    /// # Errors
+    /// The store's, for an account that is not in memory.
+    pub fn account(&self, subject: Subject) -> Result<Account, EngineError> {
+        if self.inner.ledger.lock().has_debt(subject) {
+            self.with_loaded([subject], |_| ())?;
+        }
+        let known = self
+            .inner
+            .ledger
+            .lock()
+            .get(subject)
+            .map(|dquot| *dquot.account());
+        if let Some(account) = known {
+            return Ok(account);
+        }
+        // It may come into memory meanwhile; what the store says was true when it was not there.
+        let record = records::account(&*self.inner.store, subject)?.unwrap_or_default();
+        Ok(*Dquot::new(subject, &record).account())
+    }
+
+    /// The account with the smallest id, from this one on, that has usage or limits.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn next_account(&self, kind: QuotaType, from: u32) -> Result<Option<Account>, EngineError> {
+        let _unchanged = self.inner.admin.lock();
+        self.settle_debts()?;
+        let start = kind.subject(from);
+        let mut found = None;
+        let key = key::account(start);
+        records::scan(
+            &*self.inner.store,
+            key::prefix(kind),
+            key,
+            &mut |subject, record| {
+                let ledger = self.inner.ledger.lock();
+                if ledger.get(subject).is_none() && is_worth_storing(&record) {
+                    found = Some(*Dquot::new(subject, &record).account());
+                }
+                found.is_none()
+            },
+        )?;
+        let ledger = self.inner.ledger.lock();
+        let first = shown_from(&ledger, kind, start).next();
+        Ok([first, found]
+            .into_iter()
+            .flatten()
+            .min_by_key(|account| account.subject))
+    }
+
+    /// All accounts of one kind that have usage or limits, by id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn accounts(&self, kind: QuotaType) -> Result<Vec<Account>, EngineError> {
+        let _unchanged = self.inner.admin.lock();
+        self.settle_debts()?;
+        let memory: BTreeMap<_, _> = {
+            let ledger = self.inner.ledger.lock();
+            all_from(&ledger, kind, kind.subject(0))
+                .map(|seen| (seen.subject, seen))
+                .collect()
+        };
+        let mut accounts = self.stored(kind)?;
+        accounts.extend(memory);
+        Ok(accounts.into_values().filter(is_shown).collect())
+    }
+
+    /// All usage, in the form of a recount.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn tally(&self) -> Result<Tally, EngineError> {
+        let _unchanged = self.inner.admin.lock();
+        self.tally_now()
+    }
+
+    /// The same, for a caller that holds `admin`.
+    pub(super) fn tally_now(&self) -> Result<Tally, EngineError> {
+        self.settle_debts()?;
+        let memory: Vec<_> = {
+            let ledger = self.inner.ledger.lock();
+            ledger
+                .iter_from(Subject::Ve)
+                .map(|dquot| *dquot.account())
+                .collect()
+        };
+        let mut tally = Tally::default();
+        for kind in QuotaType::ALL {
+            for (subject, account) in self.stored(kind)? {
+                tally.set(subject, account.usage);
+            }
+        }
+        for account in memory {
+            tally.set(account.subject, account.usage);
+        }
+        Ok(tally)
+    }
+
+    /// The accounts of one kind as the store has them.
+    fn stored(&self, kind: QuotaType) -> Result<BTreeMap<Subject, Account>, StoreError> {
+        let mut accounts = BTreeMap::new();
+        let start = key::account(kind.subject(0));
+        records::scan(
+            &*self.inner.store,
+            key::prefix(kind),
+            start,
+            &mut |subject, record| {
+                accounts.insert(subject, *Dquot::new(subject, &record).account());
+                true
+            },
+        )?;
+        Ok(accounts)
+    }
+
+    /// Brings in the accounts to which something happened while they could not be read.
+    pub(super) fn settle_debts(&self) -> Result<(), EngineError> {
+        loop {
+            let Some(subject) = self.inner.ledger.lock().first_debt() else {
+                return Ok(());
+            };
+            self.with_loaded([subject], |_| ())?;
+        }
+    }
+}
+
+/// The accounts of one kind in memory, from this one on.
+fn all_from(
+    ledger: &Ledger,
+    kind: QuotaType,
+    start: Subject,
+) -> impl Iterator<Item = Account> + '_ {
+    let last = kind.subject(u32::MAX);
+    let accounts = ledger.iter_from(start).map(|dquot| *dquot.account());
+    accounts.take_while(move |account| account.subject <= last)
+}
+
+/// Those of them that are shown.
+fn shown_from(
+    ledger: &Ledger,
+    kind: QuotaType,
+    start: Subject,
+) -> impl Iterator<Item = Account> + '_ {
+    all_from(ledger, kind, start).filter(is_shown)
+}
+
+/// Whether an account appears in lists.
+fn is_shown(account: &Account) -> bool {
+    !account.usage.is_zero() || !account.limits.is_unlimited()
+}

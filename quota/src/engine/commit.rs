@@ -1,0 +1,126 @@
+//! Writing totals and orders: one atomic batch, outside the ledger's lock.
+//!
+//! Crash cases:
+//! 1. Before the batch is durable: the store has the last commit, the order never came into force.
+//! 2. After it, before the order is in force here: the store has it, and the next start finds it. Nobody was told.
+//! 3. The store failed: it has either. Here nothing changed; the accounts and the settings are written again by the
+//!    next commit, under a number of its own.
+
+use crate::error::EngineError;
+use crate::grace::Timestamp;
+use crate::journal::Epoch;
+use crate::ledger::{Edit, Item, Snapshot};
+use crate::store::record::{self, key};
+use crate::store::{Batch, LimitsCopy};
+use crate::subject::Subject;
+
+use super::{Engine, records};
+
+/// How many accounts stay in memory over a commit, unless more are in use.
+const ACCOUNTS_IN_MEMORY: usize = 16_384;
+
+impl Engine {
+    /// Writes what changed since the last commit; durable when it returns. Writes nothing where nothing changed.
+    ///
+    /// # Errors
+    /// The store's; the changes are kept, and the next commit writes them.
+    pub fn commit(&self) -> Result<(), EngineError> {
+        let mut admin = self.inner.admin.lock();
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        self.write(&mut admin, &Edit::Nothing, self.now())
+    }
+
+    /// Whether anything changed since the last commit.
+    pub fn is_dirty(&self) -> bool {
+        self.inner.ledger.lock().is_changed()
+    }
+
+    /// The number of the last commit that was tried.
+    pub fn epoch(&self) -> Epoch {
+        *self.inner.admin.lock()
+    }
+
+    /// Writes all changes and this order in one batch, then puts the order in force.
+    pub(super) fn write(
+        &self,
+        admin: &mut Epoch,
+        edit: &Edit,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        self.settle_debts()?;
+        // A number is never used twice: a commit that failed may be durable all the same.
+        *admin = admin.next();
+        let epoch = *admin;
+        let snapshot = {
+            let mut ledger = self.inner.ledger.lock();
+            self.inner.journal.rotate(epoch);
+            ledger.snapshot(edit, now)
+        };
+        let written = batch(&snapshot, epoch)
+            .and_then(|batch| self.inner.store.commit(&batch).map_err(EngineError::from));
+        let mut ledger = self.inner.ledger.lock();
+        if let Err(error) = written {
+            ledger.restore(&snapshot);
+            return Err(error);
+        }
+        let news = ledger.confirm(&snapshot, edit, now);
+        ledger.shrink_to(ACCOUNTS_IN_MEMORY);
+        drop(ledger);
+        self.inner.journal.committed(epoch);
+        self.tell(&news);
+        Ok(())
+    }
+
+    /// Writes the readable copy of limits. The order itself is durable already, so a failure is only reported.
+    pub(super) fn keep_copy(&self) {
+        if let Err(error) = self.write_copy() {
+            tracing::warn!(%error, "the readable copy of the limits is out of date");
+        }
+    }
+
+    fn write_copy(&self) -> Result<(), EngineError> {
+        let store = &*self.inner.store;
+        let Some((info, epoch)) = records::info(store)? else {
+            return Ok(());
+        };
+        let mut limited = Vec::new();
+        if let Some(record) = records::account(store, Subject::Ve)? {
+            limited.push((Subject::Ve, record));
+        }
+        for kind in crate::QuotaType::ALL {
+            let start = key::account(kind.subject(0));
+            records::scan(store, key::prefix(kind), start, &mut |subject, record| {
+                if !record.limits.is_unlimited() {
+                    limited.push((subject, record));
+                }
+                true
+            })?;
+        }
+        let copy = LimitsCopy::new(&records::info_record(&info, epoch)?, limited);
+        Ok(store.write_copy(&copy)?)
+    }
+}
+
+fn batch(snapshot: &Snapshot, epoch: Epoch) -> Result<Batch, EngineError> {
+    let mut batch = Batch::new();
+    let info_key = key::info();
+    let info = record::encode(&info_key, &records::info_record(&snapshot.info, epoch)?);
+    batch.put(info_key, info);
+    for item in &snapshot.items {
+        put(&mut batch, item);
+    }
+    Ok(batch)
+}
+
+fn put(batch: &mut Batch, item: &Item) {
+    let key = key::account(item.subject);
+    match item.stored() {
+        Some(account) => {
+            let value = record::encode(&key, account);
+            batch.put(key, value);
+        }
+        None => batch.remove(key),
+    }
+}

@@ -1,0 +1,143 @@
+//! A promise of space and inodes: settles once, or is cancelled when it is dropped.
+//!
+//! Invariants:
+//! 1. What a reservation holds is part of `reserved` of each of its accounts, until it is settled, reduced or dropped.
+//! 2. Giving a promise back and taking the changes in is one step: nobody sees the room in between.
+//!
+//! # Source
+//! Linux `fs/quota/dquot.c`: `dquot_claim_space_nodirty`, `dquot_free_reserved_space`.
+
+use crate::charges::{Charges, subjects};
+use crate::engine::Engine;
+use crate::inode::{Charged, InodeId};
+use crate::subject::{Gid, Owner, Uid};
+use crate::usage::Usage;
+
+/// The accounts that a want concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accounts {
+    /// The VE's; not where space only changes its owner.
+    pub ve: bool,
+    /// A user's.
+    pub uid: Option<Uid>,
+    /// A group's.
+    pub gid: Option<Gid>,
+}
+
+impl Accounts {
+    /// All three accounts of an owner.
+    pub const fn of(owner: Owner) -> Self {
+        Self {
+            ve: true,
+            uid: Some(owner.uid),
+            gid: Some(owner.gid),
+        }
+    }
+}
+
+/// An amount that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Of whom.
+    pub accounts: Accounts,
+    /// How much.
+    pub usage: Usage,
+}
+
+impl Want {
+    /// An amount on all three accounts of an owner.
+    pub const fn new(owner: Owner, usage: Usage) -> Self {
+        Self {
+            accounts: Accounts::of(owner),
+            usage,
+        }
+    }
+}
+
+/// One inode before and after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub inode: InodeId,
+    /// What the totals hold for it; `None`: it did not exist yet.
+    pub before: Option<Charged>,
+    /// What they are to hold; `None`: it does not exist any more.
+    pub after: Option<Charged>,
+}
+
+/// A promise. Dropping it cancels it.
+#[derive(Debug)]
+#[must_use = "a reservation that is dropped is cancelled"]
+pub struct Reservation {
+    engine: Engine,
+    held: Charges,
+}
+
+impl Reservation {
+    pub(crate) const fn new(engine: Engine, held: Charges) -> Self {
+        Self { engine, held }
+    }
+
+    /// Gives the promise back and takes the changes in. They may be larger than what was promised: what happened
+    /// happened, and the next request is the one that is refused.
+    pub fn settle(mut self, changes: &[Change]) {
+        let held = std::mem::take(&mut self.held);
+        self.engine.apply(&held, changes);
+    }
+
+    /// Takes the changes in and keeps only `keep` of the promise.
+    ///
+    /// What is to be kept must have been promised; where it was not, only what was promised is kept.
+    pub fn settle_part(&mut self, keep: &[Want], changes: &[Change]) {
+        let mut kept = Charges::default();
+        for (subject, usage) in Charges::of(keep).iter() {
+            let promised = self.held.get(subject);
+            debug_assert_eq!(
+                usage.min(promised),
+                usage,
+                "{subject} keeps more than was promised"
+            );
+            kept.add(subject, usage.min(promised));
+        }
+        let mut back = Charges::default();
+        for (subject, promised) in self.held.iter() {
+            back.add(subject, promised.saturating_sub(kept.get(subject)));
+        }
+        self.held = kept;
+        self.engine.apply(&back, changes);
+    }
+
+    /// Makes one promise out of two of the same engine.
+    pub fn merge(&mut self, mut other: Self) {
+        debug_assert!(
+            self.engine.is_same(&other.engine),
+            "promises of two engines"
+        );
+        if !self.engine.is_same(&other.engine) {
+            return;
+        }
+        for (subject, usage) in std::mem::take(&mut other.held).iter() {
+            self.held.add(subject, usage);
+        }
+    }
+
+    /// What the VE still promises.
+    pub fn reserved(&self) -> Usage {
+        self.held.get(crate::Subject::Ve)
+    }
+
+    /// What all of these accounts still promise.
+    pub fn reserved_of(&self, accounts: Accounts) -> Usage {
+        let amounts = subjects(accounts).map(|subject| self.held.get(subject));
+        amounts.reduce(Usage::min).unwrap_or_default()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.engine.apply(&held, &[]);
+        }
+    }
+}

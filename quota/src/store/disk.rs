@@ -1,0 +1,362 @@
+//! The store of one VE on disk.
+//!
+//! ```text
+//! DIR/lock         held while the store is open
+//! DIR/identity     says that there must be a database, and whose
+//! DIR/db/          the database
+//! DIR/limits.json  readable copy of limits, see `copy`
+//! ```
+//! Invariants:
+//! 1. A store that another process holds is an error at once, never a wait.
+//! 2. The identity is written last and removed first: a database alone is a creation or a removal that was
+//!    interrupted, and counts as no store. A database with a copy of limits but without identity is damage.
+//! 3. After an error the handle is given up; the next call opens the database again, later ones only after a pause
+//!    that doubles with each failure. What is read afterwards is the durable state.
+//! 4. Every call ends: within the time limit, or with [`StoreError::Timeout`] and the end of the process.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::subject::VeId;
+
+use super::lock::DirLock;
+use super::record::{self, InfoRecord, SchemaRecord, key};
+use super::sled::Database;
+use super::worker::{OnHang, Worker};
+use super::{Batch, Entry, LimitsCopy, Op, Store, StoreError};
+use super::{copy, identity, salvage, staged, sync_file};
+
+/// The database's directory in the store's directory.
+pub(super) const DATABASE: &str = "db";
+/// The pause after the second failure in a row; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// Entries read at a time where all are looked at.
+const WINDOW: usize = 1024;
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// How long one call may take.
+    pub time_limit: Duration,
+    /// Called once when a call takes longer.
+    pub on_hang: OnHang,
+}
+
+impl Default for Options {
+    /// Ten seconds, then the end of the process: a supervisor starts the next one, and a kill loses nothing.
+    fn default() -> Self {
+        Self { time_limit: Duration::from_secs(10), on_hang: Arc::new(|_| std::process::abort()) }
+    }
+}
+
+/// The store of one VE on disk; others are kept out while it is open.
+pub struct SledStore {
+    dir: PathBuf,
+    /// Before the lock: the database is closed first.
+    worker: Worker,
+    handle: Arc<Mutex<Handle>>,
+    _lock: DirLock,
+}
+
+impl SledStore {
+    /// Makes an empty store; the directory is made too.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::Held`], [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub fn create(dir: &Path, ve: VeId) -> Result<Self, StoreError> {
+        Self::create_with(dir, ve, Options::default())
+    }
+
+    /// Opens a store.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is none, [`StoreError::Held`], [`StoreError::Damaged`] when
+    /// [`salvage::salvage`] is the remedy, [`StoreError::ForeignVe`], [`StoreError::NewerFormat`],
+    /// [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub fn open(dir: &Path, ve: VeId) -> Result<Self, StoreError> {
+        Self::open_with(dir, ve, Options::default())
+    }
+
+    /// As [`SledStore::create`].
+    ///
+    /// # Errors
+    /// As [`SledStore::create`].
+    pub fn create_with(dir: &Path, ve: VeId, options: Options) -> Result<Self, StoreError> {
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(dir);
+        made.map_err(|error| StoreError::io("create", dir, error))?;
+        let lock = DirLock::take(dir)?;
+        if identity::read(dir)?.is_some() {
+            return Err(StoreError::Exists { dir: dir.to_path_buf() });
+        }
+        if dir.join(DATABASE).exists() {
+            refuse_lost_identity(dir)?;
+            salvage::move_aside(dir)?;
+        }
+        let store = Self::start(dir, ve, lock, options)?;
+        store.commit(&schema_batch(ve))?;
+        identity::write(dir, ve)?;
+        sync_file::sync_dir(dir.parent().unwrap_or(dir))?;
+        Ok(store)
+    }
+
+    /// As [`SledStore::open`].
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open_with(dir: &Path, ve: VeId, options: Options) -> Result<Self, StoreError> {
+        let lock = take_existing(dir)?;
+        let Some(found) = identity::read(dir)? else {
+            refuse_lost_identity(dir)?;
+            return Err(StoreError::Missing { dir: dir.to_path_buf() });
+        };
+        identity::check(ve, found)?;
+        if !dir.join(DATABASE).exists() {
+            return Err(StoreError::damaged_file("database is gone", &dir.join(DATABASE)));
+        }
+        let store = Self::start(dir, ve, lock, options)?;
+        store.handle_call("open", Handle::verify)?;
+        store.check_age()?;
+        Ok(store)
+    }
+
+    /// Removes a store and its directory, unless other files are there.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Held`], [`StoreError::ForeignVe`], [`StoreError::Io`]. An
+    /// interrupted removal can be repeated.
+    pub fn remove(dir: &Path, ve: VeId) -> Result<(), StoreError> {
+        let lock = take_existing(dir)?;
+        match identity::read(dir) {
+            Ok(Some(found)) => identity::check(ve, found)?,
+            Ok(None) | Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        for name in [copy::FILE, identity::FILE] {
+            ignore_missing(&dir.join(name), fs::remove_file(dir.join(name)))?;
+        }
+        sync_file::sync_dir(dir)?;
+        let database = dir.join(DATABASE);
+        ignore_missing(&database, fs::remove_dir_all(&database))?;
+        lock.remove()?;
+        // What a salvage moved aside stays, and the directory with it.
+        let _ = fs::remove_dir(dir);
+        Ok(())
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn start(dir: &Path, ve: VeId, lock: DirLock, options: Options) -> Result<Self, StoreError> {
+        let worker = Worker::start(options.time_limit, options.on_hang)
+            .map_err(|error| StoreError::io("start a thread for", dir, error))?;
+        let handle = Arc::new(Mutex::new(Handle::new(dir.join(DATABASE), ve)));
+        let store = Self { dir: dir.to_path_buf(), worker, handle, _lock: lock };
+        store.handle_call("open", |handle| handle.with(|_| Ok(())))?;
+        Ok(store)
+    }
+
+    /// Checks that the database holds the commit that the copy of limits was made after. Damage at the end of its
+    /// log does not show otherwise.
+    fn check_age(&self) -> Result<(), StoreError> {
+        let copy = match LimitsCopy::read(&self.dir) {
+            Ok(Some(copy)) => copy,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                // Written again with the next administrative change.
+                tracing::warn!(dir = %self.dir.display(), %error, "copy of limits is unreadable");
+                return Ok(());
+            }
+        };
+        let key = key::info();
+        let lost = || StoreError::damaged_key("older than the copy of limits", &key);
+        let value = self.get(&key)?.ok_or_else(lost)?;
+        let info: InfoRecord = record::decode(&key, &value).map_err(|error| error.at(&key))?;
+        if info.epoch < copy.epoch { Err(lost()) } else { Ok(()) }
+    }
+
+    fn handle_call<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&mut Handle) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let handle = Arc::clone(&self.handle);
+        self.worker.run(op, move || work(&mut handle.lock()))?
+    }
+}
+
+impl Store for SledStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = key.to_vec();
+        self.handle_call("get", move |handle| handle.with(|db| db.get(&key)))
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let (prefix, from) = (prefix.to_vec(), from.to_vec());
+        self.handle_call("scan", move |handle| handle.with(|db| db.scan(&prefix, &from, limit)))
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let batch = batch.clone();
+        self.handle_call("commit", move |handle| {
+            handle.with(|db| staged::commit(db, &batch))?;
+            handle.failures = 0;
+            Ok(())
+        })
+    }
+
+    fn write_copy(&self, copy: &LimitsCopy) -> Result<(), StoreError> {
+        copy.write(&self.dir)
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        let _ = self.handle_call("close", |handle| {
+            handle.db = None;
+            Ok(())
+        });
+    }
+}
+
+/// The database, or why it is closed. Only the worker's thread touches it.
+struct Handle {
+    dir: PathBuf,
+    ve: VeId,
+    db: Option<Database>,
+    /// Failures in a row; a commit that worked ends the row.
+    failures: u32,
+    closed: Option<Closed>,
+}
+
+struct Closed {
+    cause: String,
+    until: Instant,
+}
+
+impl Handle {
+    const fn new(dir: PathBuf, ve: VeId) -> Self {
+        Self { dir, ve, db: None, failures: 0, closed: None }
+    }
+
+    /// Runs a call on the database, which is opened first if it is not; gives it up after an error.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => self.reopen()?,
+        };
+        match work(&db) {
+            Ok(value) => {
+                self.db = Some(db);
+                Ok(value)
+            }
+            Err(error) => {
+                drop(db);
+                self.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> Result<Database, StoreError> {
+        if let Some(closed) = &self.closed {
+            let rest = closed.until.saturating_duration_since(Instant::now());
+            if !rest.is_zero() {
+                let retry_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
+                return Err(StoreError::Poisoned { cause: closed.cause.clone(), retry_ms });
+            }
+        }
+        let opened = Database::open(&self.dir).and_then(|db| staged::finish(&db).map(|()| db));
+        match &opened {
+            Ok(_) => self.closed = None,
+            Err(error) => self.fail(error),
+        }
+        opened
+    }
+
+    /// Notes a failure: the first of a row may be tried again at once.
+    fn fail(&mut self, error: &StoreError) {
+        let doublings = self.failures.saturating_sub(1);
+        let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        let pause = if self.failures == 0 { Duration::ZERO } else { pause.min(LAST_PAUSE) };
+        self.failures = self.failures.saturating_add(1);
+        let until = Instant::now().checked_add(pause).unwrap_or_else(Instant::now);
+        tracing::error!(ve = %self.ve, %error, ?pause, "quota store closed after an error");
+        self.closed = Some(Closed { cause: error.to_string(), until });
+    }
+
+    /// Checks that the database is the VE's and that every value is sound.
+    fn verify(&mut self) -> Result<(), StoreError> {
+        let ve = self.ve;
+        self.with(|db| {
+            let key = key::schema();
+            let value = db.get(&key)?;
+            let value = value.ok_or_else(|| StoreError::damaged_key("no schema record", &key))?;
+            let schema: SchemaRecord =
+                record::decode(&key, &value).map_err(|error| error.at(&key))?;
+            identity::check(ve, schema.ve)?;
+            each_entry(db, &mut |key, value| {
+                record::check(key, value).map_err(|error| error.at(key))
+            })
+        })
+    }
+}
+
+/// Shows every entry to `look`, in order.
+pub(super) fn each_entry(
+    db: &Database,
+    look: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut from = Vec::new();
+    loop {
+        let entries = db.scan(&[], &from, WINDOW)?;
+        for (key, value) in &entries {
+            look(key, value)?;
+        }
+        match entries.into_iter().last() {
+            // The next key in order is this one with a zero behind it.
+            Some((key, _)) => from = [key.as_slice(), &[0]].concat(),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The first entry of a new store.
+pub(super) fn schema_batch(ve: VeId) -> Batch {
+    let key = key::schema();
+    let value = record::encode(&key, &SchemaRecord { ve });
+    Batch::from_iter([Op::Put { key, value }])
+}
+
+/// Takes the lock of a store that should be there.
+pub(super) fn take_existing(dir: &Path) -> Result<DirLock, StoreError> {
+    if dir.is_dir() { DirLock::take(dir) } else { Err(StoreError::Missing { dir: dir.into() }) }
+}
+
+fn refuse_lost_identity(dir: &Path) -> Result<(), StoreError> {
+    if dir.join(DATABASE).exists() && dir.join(copy::FILE).exists() {
+        return Err(StoreError::damaged_file("identity is gone", &dir.join(identity::FILE)));
+    }
+    Ok(())
+}
+
+fn ignore_missing(path: &Path, result: std::io::Result<()>) -> Result<(), StoreError> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}

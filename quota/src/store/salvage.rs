@@ -1,0 +1,267 @@
+//! Mending a damaged store: keep the damaged files, save what is readable, fill in limits from their copy.
+//!
+//! The crash cases (each step is durable before the next):
+//! 1. before the database is moved aside: nothing happened;
+//! 2. after it: the identity stands without a database, which is damage; salvage runs again, and reads the database
+//!    that was moved aside last;
+//! 3. while the new database is built (in a directory of another name): as 2;
+//! 4. after it got the database's name: done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::grace::Deadlines;
+use crate::limit::Limits;
+use crate::subject::{Subject, VeId};
+
+use super::copy::AccountCopy;
+use super::disk::{DATABASE, Options, each_entry, schema_batch, take_existing};
+use super::record::{self, AccountRecord, InfoRecord, key};
+use super::sled::Database;
+use super::worker::Worker;
+use super::{Batch, LimitsCopy, StoreError, identity, staged, sync_file};
+
+/// Where the new database is built.
+const BUILD: &str = "db.new";
+/// What the names of databases moved aside start with.
+const ASIDE: &str = "db.damaged.";
+/// A damaged database may hang instead of failing: then the process ends.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// Added to the epoch, so that no journal of before the damage fits the new totals.
+const EPOCH_STEP: u64 = 1 << 32;
+
+/// What a salvage did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salvage {
+    /// Where the damaged database is kept; `None` when there was none.
+    pub moved_to: Option<PathBuf>,
+    /// Records copied from the damaged database.
+    pub recovered: u64,
+    /// Limits restored from their copy.
+    pub from_copy: Vec<Subject>,
+    /// What could not be saved, in words.
+    pub lost: Vec<String>,
+    /// Whether usage may be wrong: recount. Always so after a salvage, as the end of a log may be lost in silence.
+    pub usage_unknown: bool,
+}
+
+/// Mends the store in this directory, which nobody may hold. Afterwards it can be opened.
+///
+/// # Errors
+/// [`StoreError::Missing`], [`StoreError::Held`], [`StoreError::ForeignVe`], [`StoreError::NewerFormat`] (nothing is
+/// touched then), [`StoreError::NoSpace`], [`StoreError::Io`]; [`StoreError::Damaged`] when neither the database nor
+/// the copy says where the private area is, so that only a new `vzquota init` helps.
+pub fn salvage(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
+    let _lock = take_existing(dir)?;
+    let worker = Worker::start(TIME_LIMIT, Options::default().on_hang)
+        .map_err(|error| StoreError::io("start a thread for", dir, error))?;
+    let dir = dir.to_path_buf();
+    worker.run("salvage", move || salvage_held(&dir, ve))?
+}
+
+fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
+    let mut report = Salvage {
+        moved_to: None,
+        recovered: 0,
+        from_copy: Vec::new(),
+        lost: Vec::new(),
+        usage_unknown: true,
+    };
+    check_identity(dir, ve, &mut report)?;
+    let copy = read_copy(dir, ve, &mut report)?;
+    report.moved_to =
+        if dir.join(DATABASE).exists() { move_aside(dir)? } else { last_aside(dir)? };
+    let mut found = Found::default();
+    if let Some(aside) = report.moved_to.clone() {
+        rescue(&aside, ve, &mut found, &mut report);
+    }
+    if report.recovered == 0 {
+        report.lost.push("all records of the database".into());
+    }
+    if let Some(copy) = &copy {
+        found.fill_from(copy, &mut report);
+    }
+    let batch = found.into_batch(ve).ok_or_else(|| {
+        let what = "no readable settings are left; set the quota up again";
+        StoreError::damaged_file(what, dir)
+    })?;
+    build(dir, &batch)?;
+    identity::write(dir, ve)?;
+    Ok(report)
+}
+
+/// What is known of the VE.
+#[derive(Default)]
+struct Found {
+    info: Option<InfoRecord>,
+    accounts: BTreeMap<Subject, AccountRecord>,
+}
+
+impl Found {
+    /// Takes limits from the copy: those that were not found, and all of them where the database lost the commit
+    /// that the copy was made after.
+    fn fill_from(&mut self, copy: &LimitsCopy, report: &mut Salvage) {
+        let is_behind = self.info.as_ref().is_none_or(|info| info.epoch < copy.epoch);
+        if is_behind {
+            self.info = Some(copy.info());
+            for account in self.accounts.values_mut() {
+                account.limits = Limits::UNLIMITED;
+                account.deadlines = Deadlines::default();
+            }
+        }
+        for &AccountCopy { subject, limits, deadlines } in &copy.accounts {
+            if is_behind || !self.accounts.contains_key(&subject) {
+                let account = self.accounts.entry(subject).or_default();
+                account.limits = limits;
+                account.deadlines = deadlines;
+                report.from_copy.push(subject);
+            }
+        }
+    }
+
+    /// The content of the new database; `None` when the settings are unknown.
+    fn into_batch(self, ve: VeId) -> Option<Batch> {
+        let mut batch = schema_batch(ve);
+        let mut info = self.info?;
+        info.epoch = info.epoch.saturating_add(EPOCH_STEP);
+        let key = key::info();
+        batch.put(key.clone(), record::encode(&key, &info));
+        for (subject, account) in &self.accounts {
+            let key = key::account(*subject);
+            batch.put(key.clone(), record::encode(&key, account));
+        }
+        Some(batch)
+    }
+}
+
+fn check_identity(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<(), StoreError> {
+    match identity::read(dir) {
+        Ok(Some(found)) => identity::check(ve, found),
+        Ok(None) | Err(StoreError::Damaged { .. }) => {
+            report.lost.push("the identity file".into());
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read_copy(
+    dir: &Path,
+    ve: VeId,
+    report: &mut Salvage,
+) -> Result<Option<LimitsCopy>, StoreError> {
+    match LimitsCopy::read(dir) {
+        Ok(Some(copy)) => identity::check(ve, copy.ve).map(|()| Some(copy)),
+        Ok(None) => Ok(None),
+        Err(StoreError::Damaged { what, .. }) => {
+            report.lost.push(format!("the copy of limits: {what}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Renames the database to a name with the time in it; durable when it returns.
+pub(super) fn move_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let database = dir.join(DATABASE);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+    // Never onto an earlier one: two in a millisecond, or a clock set back.
+    let free = (now..).map(|stamp| dir.join(format!("{ASIDE}{stamp}"))).find(|to| !to.exists());
+    let Some(aside) = free else { return Ok(None) };
+    fs::rename(&database, &aside).map_err(|error| StoreError::io("rename", &database, error))?;
+    sync_file::sync_dir(dir)?;
+    Ok(Some(aside))
+}
+
+/// The database that was moved aside last, by a salvage that was interrupted.
+fn last_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let entries = fs::read_dir(dir).map_err(|error| StoreError::io("read", dir, error))?;
+    let stamps = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let stamp = path.file_name()?.to_str()?.strip_prefix(ASIDE)?.parse::<u128>().ok()?;
+        Some((stamp, path))
+    });
+    Ok(stamps.max().map(|(_, path)| path))
+}
+
+/// Takes every sound record of the damaged database, up to where it fails. It is opened as a scratch copy, so what
+/// was moved aside stays as it was found.
+fn rescue(aside: &Path, ve: VeId, found: &mut Found, report: &mut Salvage) {
+    let scratch = aside.with_file_name("db.scratch");
+    let read = copy_files(aside, &scratch).and_then(|()| Database::open(&scratch)).and_then(|db| {
+        if let Err(error) = staged::finish(&db) {
+            report.lost.push(format!("a commit under way: {error}"));
+        }
+        each_entry(&db, &mut |key, value| {
+            rescue_entry(key, value, ve, found, report);
+            Ok(())
+        })
+    });
+    if let Err(error) = read {
+        report.lost.push(format!("a part of the database: {error}"));
+    }
+    if let Err(error) = remove_tree(&scratch) {
+        tracing::warn!(path = %scratch.display(), %error, "scratch copy of a damaged store stays");
+    }
+}
+
+fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &mut Salvage) {
+    if key == key::schema() || key.starts_with(key::STAGED_PREFIX) {
+        return;
+    }
+    let subject = key::subject(key);
+    let info = record::decode::<InfoRecord>(key, value).ok().filter(|info| info.ve == ve);
+    match (subject, record::decode::<AccountRecord>(key, value), info) {
+        (Some(subject), Ok(account), _) => {
+            found.accounts.insert(subject, account);
+        }
+        (None, _, Some(info)) if key == key::info() => found.info = Some(info),
+        _ => {
+            let name = subject.map(|subject| subject.to_string());
+            let name = name.unwrap_or_else(|| format!("key {}", key.escape_ascii()));
+            return report.lost.push(format!("the record of {name}"));
+        }
+    }
+    report.recovered = report.recovered.saturating_add(1);
+}
+
+/// Builds the new database and gives it its name; durable when it returns.
+fn build(dir: &Path, batch: &Batch) -> Result<(), StoreError> {
+    let path = dir.join(BUILD);
+    remove_tree(&path)?;
+    let db = Database::open(&path)?;
+    staged::commit(&db, batch)?;
+    drop(db);
+    let database = dir.join(DATABASE);
+    fs::rename(&path, &database).map_err(|error| StoreError::io("rename", &path, error))?;
+    sync_file::sync_dir(dir)
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<(), StoreError> {
+    remove_tree(to)?;
+    fs::create_dir(to).map_err(|error| StoreError::io("create", to, error))?;
+    let entries = fs::read_dir(from).map_err(|error| StoreError::io("read", from, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io("read", from, error))?;
+        let path = entry.path();
+        let target = to.join(entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            copy_files(&path, &target)?;
+        } else {
+            fs::copy(&path, &target).map_err(|error| StoreError::io("copy", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}

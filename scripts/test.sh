@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Runs the stages of a mode, all of them even when one fails, and closes with a count of tests.
+# usage: test.sh quick|full|lint
+#
+# A skipped test is reported by its harness in $SIMFS_SKIP_LOG; with SIMFS_STRICT=1 it fails instead.
+# End-to-end tests run in mount and process namespaces of their own: whatever they leave ends with them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+mode=${1:?usage: test.sh quick|full|lint}
+work=$(mktemp -d /var/tmp/simfs-test.XXXXXX)
+trap 'sweep "$work"' EXIT
+trap 'exit 130' INT TERM
+export SIMFS_SKIP_LOG=$work/skips SIMFS_TEST_DIR=$work/ve
+mkdir "$SIMFS_TEST_DIR"
+chmod 755 "$work"
+: >"$SIMFS_SKIP_LOG"
+log=$work/log
+: >"$log"
+failed_stages=()
+counted_failures=0
+
+# Runs one stage within its time; its output is shown and kept for the count.
+stage() {
+    local name=$1 limit=$2 failed before after
+    shift 2
+    printf '\n== %s\n' "$name"
+    before=$(count failed)
+    if timeout --kill-after=20 "$limit" "$@" 2>&1 | tee -a "$log"; then
+        return 0
+    fi
+    failed=$?
+    [ "$failed" -ne 124 ] || say "$name: stopped after $limit"
+    failed_stages+=("$name")
+    after=$(count failed)
+    # A stage that fails without a failed test (a lint, a build, a time-out) counts as one failure.
+    [ "$after" -gt "$before" ] || counted_failures=$((counted_failures + 1))
+}
+
+# Sums one column of cargo test's closing lines.
+count() {
+    awk -v what="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" what) n += $(i - 1) } END { print n + 0 }' "$log"
+}
+
+# The end-to-end binary as built by cargo, on its way to the log.
+build_e2e() {
+    cargo test -q -p simfs-tests --test e2e --no-run --message-format=json |
+        jq -r 'select(.executable != null and .target.name == "e2e") | .executable' >"$work/e2e"
+    [ -s "$work/e2e" ]
+}
+
+e2e() {
+    as_root unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
+        "$(cat "$work/e2e")" "$@"
+}
+# `timeout` starts programs, not functions.
+export work
+export -f e2e as_root say die
+
+lints() {
+    stage 'format' 5m cargo fmt --all --check
+    stage 'clippy' 15m cargo clippy --workspace --all-targets --locked -- -D warnings
+    stage 'documentation' 10m env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+    if command -v shellcheck >/dev/null; then
+        stage 'scripts' 1m shellcheck -x -P SCRIPTDIR .ci/run scripts/*.sh
+    fi
+    if cargo deny --version >/dev/null 2>&1; then
+        stage 'licences' 5m cargo deny check licenses bans sources
+    fi
+}
+
+# Unit and integration tests of every package but the end-to-end one; root is needed by some.
+packages() {
+    local host runner
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    runner=()
+    if [ "$(id -u)" -ne 0 ]; then
+        runner=("CARGO_TARGET_${host}_RUNNER=sudo -E")
+    fi
+    stage 'unit and integration tests' 15m \
+        env "${runner[@]}" cargo test --workspace --exclude simfs-tests --locked --no-fail-fast
+}
+
+quick_skips=(--skip storm:: --skip container:: --skip grace:: --skip second_level::grace --skip differential)
+
+case "$mode" in
+    lint) lints ;;
+    quick)
+        packages
+        stage 'build of the end-to-end tests' 10m bash -c "$(declare -f build_e2e); build_e2e"
+        stage 'end to end, fast' 8m bash -c 'e2e "$@"' e2e "${quick_skips[@]}"
+        ;;
+    full)
+        lints
+        packages
+        stage 'build of the end-to-end tests' 10m bash -c "$(declare -f build_e2e); build_e2e"
+        stage 'end to end' 15m bash -c 'e2e "$@"' e2e
+        ;;
+    *) die "unknown mode '$mode': quick, full or lint" ;;
+esac
+
+skipped=$(wc -l <"$SIMFS_SKIP_LOG")
+printf '\n'
+sed 's/^/skipped: /' "$SIMFS_SKIP_LOG"
+[ "${#failed_stages[@]}" -eq 0 ] || printf 'failed stage: %s\n' "${failed_stages[@]}"
+failed=$(($(count failed) + counted_failures))
+printf '%d passed, %d failed, %d skipped\n' \
+    "$(($(count passed) - skipped))" "$failed" "$(($(count ignored) + skipped))"
+[ "$failed" -eq 0 ] && [ "${#failed_stages[@]}" -eq 0 ]

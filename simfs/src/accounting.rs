@@ -1,0 +1,512 @@
+//! For file operations the one seam to `quota`: promise the worst case, do the system call, settle with what it took.
+//!
+//! Invariants:
+//! 1. Nothing that can add to `st_blocks` or to the number of inodes is done without a promise for it.
+//! 2. What an inode is charged is what the backing file system says it occupies; it is read after each change, with the
+//!    node's state locked from before the promise until after the settlement.
+//! 3. A refusal comes only after everything that could make room has been looked at: space promised for metadata
+//!    that is not needed, files whose last close is under way, and the true need instead of the worst case.
+//!
+//! Lock order: the caller holds the states of the nodes concerned; other nodes are only tried, never waited for.
+
+pub mod growth;
+pub mod late;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use quota::{
+    Accounts, Bytes, Change, Charged, Engine, Gid, InodeId, Owner, Reservation, Usage, Want,
+};
+
+use crate::error::FsResult;
+use crate::housekeeper::Housekeeper;
+use crate::node::{Node, Nodes, State};
+use crate::privileges::Privileges;
+use crate::recount::Recount;
+use crate::sys::file;
+use crate::sys::stat::{Stat, stat_fd};
+
+use growth::Growth;
+
+/// The wants of one operation; few, so kept in place.
+pub type Wants = smallvec::SmallVec<[Want; 4]>;
+
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The user whom a new file will belong to.
+    pub uid: u32,
+    /// The group whom a new file will belong to.
+    pub gid: u32,
+    /// The thread, in the host's numbering; 0 where it cannot be seen.
+    pub pid: u32,
+}
+
+/// How long a refusal waits for a last close that is under way.
+const LAST_CLOSE_PATIENCE: Duration = Duration::from_millis(1);
+
+/// The accounting of one mount.
+#[derive(Debug)]
+pub struct Accounting {
+    engine: Engine,
+    growth: Growth,
+    nodes: Arc<Nodes>,
+    callers: Arc<Privileges>,
+    late: late::Queue,
+    /// Files without a name that are still open: their close gives space back.
+    unlinked_open: AtomicUsize,
+    /// The recount under way; read by every change, so not a lock that writers share.
+    recount: RwLock<Option<Arc<Recount>>>,
+    housekeeper: Arc<Housekeeper>,
+}
+
+impl Accounting {
+    /// The seam between these nodes and this engine.
+    pub fn new(
+        engine: Engine,
+        growth: Growth,
+        nodes: Arc<Nodes>,
+        callers: Arc<Privileges>,
+        housekeeper: Arc<Housekeeper>,
+    ) -> Self {
+        Self {
+            engine,
+            growth,
+            late: late::Queue::new(nodes.clone()),
+            nodes,
+            callers,
+            unlinked_open: AtomicUsize::new(0),
+            recount: RwLock::new(None),
+            housekeeper,
+        }
+    }
+
+    /// The quota engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The bounds for the backing file system.
+    pub fn growth(&self) -> &Growth {
+        &self.growth
+    }
+
+    /// The files that are to be looked at again.
+    pub fn late(&self) -> &late::Queue {
+        &self.late
+    }
+
+    /// Promises `worst`, or, where that does not fit, the true need that `exact` finds out.
+    ///
+    /// # Errors
+    /// [`Denied`] where even the true need does not fit; what `exact` fails with.
+    pub fn reserve(
+        &self,
+        caller: Caller,
+        touched: &[(InodeId, Option<Charged>)],
+        worst: &[Want],
+        exact: impl FnOnce() -> io::Result<Wants>,
+    ) -> FsResult<Reservation> {
+        let exempt = || self.passes_second_level(caller);
+        if let Ok(promise) = self.engine.try_reserve(touched, worst, &exempt) {
+            return Ok(promise);
+        }
+        self.make_room();
+        if let Ok(promise) = self.engine.try_reserve(touched, worst, &exempt) {
+            return Ok(promise);
+        }
+        let need = exact()?;
+        Ok(self.engine.reserve(touched, &need, &exempt)?)
+    }
+
+    /// Promises data space for as much of a range as fits: all of it, or a part that ends at a block edge.
+    ///
+    /// Returns the promise and how many bytes of the range it covers.
+    ///
+    /// # Errors
+    /// [`Denied`] where not even the first block fits; what looking at the file fails with.
+    pub fn reserve_data(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &mut State,
+        range: DataRange<'_>,
+    ) -> FsResult<(Reservation, u64)> {
+        let data = self.growth.data(range.offset, range.length);
+        match self.try_data(caller, node, state, range.length, data) {
+            Some(promise) => Ok((promise, range.length)),
+            None => self.reserve_scarce_data(caller, node, state, range),
+        }
+    }
+
+    /// Promises data space of a file, if it fits.
+    fn try_data(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &State,
+        length: u64,
+        data: Bytes,
+    ) -> Option<Reservation> {
+        let touched = [(node.inode_id(), state.charged)];
+        let owner = state.owner()?;
+        let space = data.saturating_add(self.metadata_delta(state, length));
+        let want = [Want::new(owner, Usage::space(space))];
+        let exempt = || self.passes_second_level(caller);
+        self.engine.try_reserve(&touched, &want, &exempt).ok()
+    }
+
+    /// The worst case does not fit: makes room, finds the true need, and takes what there is.
+    fn reserve_scarce_data(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &mut State,
+        range: DataRange<'_>,
+    ) -> FsResult<(Reservation, u64)> {
+        self.make_room();
+        if state.promised.is_some() {
+            file::fdatasync(range.file)?;
+            let seen = stat_fd(range.file)?;
+            self.record_final(node, state, &seen);
+        }
+        let data = self.growth.data(range.offset, range.length);
+        if let Some(promise) = self.try_data(caller, node, state, range.length, data) {
+            return Ok((promise, range.length));
+        }
+        let touched = [(node.inode_id(), state.charged)];
+        let owner = state.owner().unwrap_or(Owner::new(caller.uid, caller.gid));
+        let exempt = || self.passes_second_level(caller);
+        let metadata = self.metadata_delta(state, range.length);
+        let want = |data: Bytes| [Want::new(owner, Usage::space(data.saturating_add(metadata)))];
+        let holes = Holes::find(range.file, &self.growth, range.offset, range.length)?;
+        let need = want(holes.total());
+        if !range.may_be_short {
+            let promise = self.engine.reserve(&touched, &need, &exempt)?;
+            return Ok((promise, range.length));
+        }
+        if let Ok(promise) = self.engine.try_reserve(&touched, &need, &exempt) {
+            return Ok((promise, range.length));
+        }
+        let second_level = !exempt();
+        let room = self.engine.room(owner, second_level).space.saturating_sub(metadata);
+        let room = Bytes::new(self.growth.floor(room.get()));
+        let length = holes.covered_by(room, range.offset, range.length);
+        if length > 0 {
+            let part = want(room.min(holes.total()));
+            if let Ok(promise) = self.engine.try_reserve(&touched, &part, &exempt) {
+                return Ok((promise, length));
+            }
+        }
+        // Others took the rest meanwhile, or there was none: this refusal is the one that counts.
+        let promise = self.engine.reserve(&touched, &need, &exempt)?;
+        Ok((promise, range.length))
+    }
+
+    /// Settles a write: charges what the file occupies now and keeps what its metadata may still need.
+    pub fn settle_data(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        promise: Reservation,
+        seen: &Stat,
+        written: u64,
+    ) {
+        let owner = seen.owner();
+        let held = promised_space(state);
+        state.unsettled = state.unsettled.saturating_add(written);
+        let wanted = self.growth.metadata(seen.blocks.bytes().get(), state.unsettled);
+        let keep = wanted.saturating_sub(held).min(promise.reserved().space);
+        let changes = [change(node, state, Some(seen))];
+        if keep.is_zero() {
+            self.apply(&changes, || promise.settle(&changes));
+        } else {
+            let mut promise = promise;
+            let keep = [Want::new(owner, Usage::space(keep))];
+            self.apply(&changes, || promise.settle_part(&keep, &changes));
+            match &mut state.promised {
+                Some(held) => held.merge(promise),
+                None => state.promised = Some(Box::new(promise)),
+            }
+        }
+        self.late.push(node, state);
+    }
+
+    /// Settles an operation on one inode.
+    pub fn settle(&self, node: &Node, state: &mut State, promise: Reservation, seen: &Stat) {
+        let changes = [change(node, state, Some(seen))];
+        self.settle_changes(promise, &changes);
+    }
+
+    /// Settles an operation with all that it changed.
+    pub fn settle_changes(&self, promise: Reservation, changes: &[Change]) {
+        self.apply(changes, || promise.settle(changes));
+    }
+
+    /// Changes the totals, and the recount that is under way with them.
+    fn apply(&self, changes: &[Change], change: impl FnOnce()) {
+        self.housekeeper.wake();
+        match &*self.recount.read() {
+            Some(recount) => recount.together(changes, change),
+            None => change(),
+        }
+    }
+
+    /// Starts a recount; from now on changes are applied to it as well. `None` where one is under way.
+    pub fn begin_recount(&self, repairs: bool) -> Option<Arc<Recount>> {
+        let mut present = self.recount.write();
+        if present.is_some() {
+            return None;
+        }
+        Some(present.insert(Arc::new(Recount::new(repairs))).clone())
+    }
+
+    /// The recount that is under way.
+    pub fn recount(&self) -> Option<Arc<Recount>> {
+        self.recount.read().clone()
+    }
+
+    /// Ends the recount.
+    pub fn end_recount(&self) {
+        *self.recount.write() = None;
+    }
+
+    /// Records what an inode occupies now, however much that is.
+    pub fn record(&self, node: &Node, state: &mut State, seen: &Stat) {
+        if state.charged != Some(charged_as(seen)) {
+            let changes = [change(node, state, Some(seen))];
+            self.apply(&changes, || self.engine.record(&changes));
+        }
+    }
+
+    /// Records that an inode is gone.
+    pub fn record_gone(&self, node: &Node, state: &mut State) {
+        state.promised = None;
+        state.unsettled = 0;
+        if state.charged.is_some() {
+            let changes = [change(node, state, None)];
+            self.apply(&changes, || self.engine.record(&changes));
+        }
+    }
+
+    /// The allocation of the file is now final and this large: nothing is promised for it any more.
+    pub fn record_final(&self, node: &Node, state: &mut State, seen: &Stat) {
+        self.record(node, state, seen);
+        state.promised = None;
+        state.unsettled = 0;
+    }
+
+    /// A file without a name stays open, or is closed at last.
+    pub fn note_unlinked_open(&self, open: bool) {
+        if open {
+            self.unlinked_open.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.unlinked_open.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the caller passes the second level, as CAP_SYS_RESOURCE allows on any Linux.
+    pub fn passes_second_level(&self, caller: Caller) -> bool {
+        self.callers.passes_second_level(caller.pid)
+    }
+
+    /// Whether the caller may set the setgid bit on a file of this group: a member, or CAP_FSETID.
+    pub fn may_keep_setgid(&self, caller: Caller, group: Gid) -> bool {
+        caller.gid == group.get() || self.callers.may_keep_setgid(caller.pid, group)
+    }
+
+    /// Whether the caller's writes leave set-id bits alone (CAP_FSETID).
+    pub fn may_keep_setid(&self, caller: Caller) -> bool {
+        self.callers.may_keep_setid(caller.pid)
+    }
+
+    fn metadata_delta(&self, state: &State, length: u64) -> Bytes {
+        let allocated = state.charged.map_or(0, |charged| charged.usage.space.get());
+        let unsettled = state.unsettled.saturating_add(length);
+        self.growth
+            .metadata(allocated.saturating_add(length), unsettled)
+            .saturating_sub(promised_space(state))
+    }
+
+    /// Before a refusal: settles files whose metadata holds a promise, waits for closes that are under way.
+    fn make_room(&self) {
+        self.late.settle_promises(&mut |node| self.settle_now(node));
+        if self.unlinked_open.load(Ordering::Acquire) > 0 {
+            std::thread::sleep(LAST_CLOSE_PATIENCE);
+        }
+    }
+
+    /// Writes a file out and records what it occupies then. A file that is being worked on is left alone.
+    fn settle_now(&self, node: &Node) -> io::Result<()> {
+        let Some(mut state) = node.try_state() else { return Ok(()) };
+        if state.promised.is_none() {
+            return Ok(());
+        }
+        let path = self.nodes.descriptor(node)?;
+        let fd = file::reopen(&path, libc::O_RDONLY)?;
+        file::fdatasync(&fd)?;
+        let seen = stat_fd(fd.as_fd())?;
+        self.record_final(node, &mut state, &seen);
+        Ok(())
+    }
+
+    /// Looks again at the files whose allocation may have changed by itself. Returns when the next look is due.
+    pub fn look_again(&self, changed: &mut dyn FnMut(&Node)) -> Option<std::time::Instant> {
+        self.late.run(&mut |node, last| self.look_at(node, last, changed))
+    }
+
+    fn look_at(&self, node: &Node, last: bool, changed: &mut dyn FnMut(&Node)) -> io::Result<u64> {
+        let fd = {
+            let state = node.state();
+            match &state.pin {
+                Some(pin) => pin.clone(),
+                None => self.nodes.descriptor(node)?,
+            }
+        };
+        if last {
+            file::fdatasync(&file::reopen(&fd, libc::O_RDONLY)?)?;
+        }
+        let mut state = node.state();
+        if state.charged.is_none() {
+            return Ok(0);
+        }
+        let seen = stat_fd(fd.as_fd())?;
+        let before = state.charged;
+        if last {
+            self.record_final(node, &mut state, &seen);
+        } else {
+            self.record(node, &mut state, &seen);
+        }
+        if state.charged != before {
+            changed(node);
+        }
+        Ok(state.unsettled)
+    }
+
+    /// Nobody waits for late looks any more (unmount): all files in the queue are made final.
+    pub fn finish_late(&self) {
+        self.late.drain(&mut |node| {
+            let _ = self.look_at(node, true, &mut |_| {});
+        });
+    }
+}
+
+/// A range of a file that is about to be written or allocated.
+#[derive(Clone, Copy, Debug)]
+pub struct DataRange<'a> {
+    /// The backing file, open for writing.
+    pub file: &'a OwnedFd,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+    /// Whether a part of it may be done (write), or all or nothing (fallocate).
+    pub may_be_short: bool,
+}
+
+/// The blocks of a range that are not allocated yet.
+#[derive(Debug)]
+pub struct Holes {
+    /// Offset and length in bytes, in order, whole blocks.
+    gaps: Vec<(u64, u64)>,
+}
+
+impl Holes {
+    /// Looks for the unallocated blocks of a range.
+    ///
+    /// # Errors
+    /// The kernel's, where the file system cannot list extents: then all of the range counts as a hole.
+    pub fn find(
+        file: &OwnedFd,
+        growth: &Growth,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<Self> {
+        let start = growth.floor(offset);
+        let end = growth.ceil(offset.saturating_add(length));
+        let Ok(extents) = file::allocated_extents(file, start, end - start) else {
+            return Ok(Self { gaps: vec![(start, end - start)] });
+        };
+        let mut gaps = Vec::new();
+        let mut at = start;
+        for (from, length) in extents {
+            let from = growth.floor(from).clamp(at, end);
+            if from > at {
+                gaps.push((at, from - at));
+            }
+            at = at.max(growth.ceil(from.saturating_add(length)).min(end));
+        }
+        if at < end {
+            gaps.push((at, end - at));
+        }
+        Ok(Self { gaps })
+    }
+
+    /// All of them together.
+    pub fn total(&self) -> Bytes {
+        Bytes::new(self.gaps.iter().map(|(_, length)| length).sum())
+    }
+
+    /// How many bytes of the range can be written with this much room; a part ends at a block edge.
+    pub fn covered_by(&self, room: Bytes, offset: u64, length: u64) -> u64 {
+        let mut left = room.get();
+        for &(start, size) in &self.gaps {
+            if size > left {
+                let end = start + left;
+                return end.saturating_sub(offset).min(length);
+            }
+            left -= size;
+        }
+        length
+    }
+}
+
+/// What the inode's accounts should hold, going by its attributes.
+pub fn charged_as(seen: &Stat) -> Charged {
+    Charged { owner: seen.owner(), usage: seen.usage() }
+}
+
+/// Moves the node's charge to what was seen, and says so in the engine's terms.
+pub fn change(node: &Node, state: &mut State, seen: Option<&Stat>) -> Change {
+    let before = state.charged;
+    state.charged = seen.map(charged_as);
+    Change { inode: node.inode_id(), before, after: state.charged }
+}
+
+/// The accounts whose holder changes with a change of owner.
+pub fn accounts_of_change(from: Owner, to: Owner) -> Accounts {
+    Accounts {
+        ve: false,
+        uid: (from.uid != to.uid).then_some(to.uid),
+        gid: (from.gid != to.gid).then_some(to.gid),
+    }
+}
+
+fn promised_space(state: &State) -> Bytes {
+    state.promised.as_ref().map_or(Bytes::ZERO, |promise| promise.reserved().space)
+}
+
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_ends_at_a_block_edge() {
+        let holes = Holes { gaps: vec![(4096, 8192), (20480, 4096)] };
+        assert_eq!(holes.total(), Bytes::new(12288));
+        let covered = |room, offset, length| holes.covered_by(Bytes::new(room), offset, length);
+        assert_eq!(covered(12288, 100, 24000), 24000);
+        assert_eq!(covered(8192, 100, 24000), 20480 - 100);
+        assert_eq!(covered(4096, 100, 24000), 8192 - 100);
+        // The allocated start of the range can be written without any room.
+        assert_eq!(covered(0, 100, 24000), 4096 - 100);
+        assert_eq!(covered(0, 4096, 10), 0);
+    }
+}

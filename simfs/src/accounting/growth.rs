@@ -1,0 +1,186 @@
+//! The most that an operation can add to `st_blocks`, per backing file system.                             (pure)
+//!
+//! What is promised before an operation must not be less than what it takes, or a limit could be passed; what it
+//! took is read from the inode afterwards. So these are upper bounds, and a second, tighter set for the last few
+//! blocks below a limit.
+//!
+//! # Source
+//! ext4: kernel documentation `filesystems/ext4` (directory entries, hash trees, extents: 4 in the inode, 340 in a block of
+//! 4 KiB); `fs/ext4/namei.c` (an insertion splits one leaf, and where the index is full its nodes). xfs: a
+//! directory goes short form, block, leaf, node. btrfs and tmpfs keep names and extended attributes outside
+//! `st_blocks`.
+
+use quota::Bytes;
+
+use crate::private::Backing;
+use crate::sys::stat::FileKind;
+
+/// Extents that one ext4 tree block of 4 KiB describes.
+const EXTENTS_PER_BLOCK: u64 = 340;
+/// Bytes of a symbolic link's target that ext4 keeps in the inode.
+const EXT4_FAST_SYMLINK: u64 = 60;
+/// A symbolic link of at most this length stays in an xfs inode of any size.
+const XFS_INLINE_SYMLINK: u64 = 128;
+/// Header of a directory entry on ext4.
+const EXT4_DIRENT_HEADER: u64 = 8;
+/// Checksum entry at the end of a directory block.
+const EXT4_DIRENT_TAIL: u64 = 12;
+
+/// Upper bounds for one backing file system.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    backing: Backing,
+    block: u64,
+}
+
+impl Growth {
+    /// Bounds for this file system with this block size in bytes.
+    pub fn new(backing: Backing, block_size: u64) -> Self {
+        Self { backing, block: block_size.max(512) }
+    }
+
+    /// The unit of allocation in bytes.
+    pub fn block(&self) -> u64 {
+        self.block
+    }
+
+    /// The end of the last whole block at or before this offset.
+    pub fn floor(&self, offset: u64) -> u64 {
+        offset - offset % self.block
+    }
+
+    /// The start of the first block at or after this offset.
+    pub fn ceil(&self, offset: u64) -> u64 {
+        offset.checked_next_multiple_of(self.block).unwrap_or(u64::MAX)
+    }
+
+    /// Data blocks of a range, were none of them allocated yet.
+    pub fn data(&self, offset: u64, length: u64) -> Bytes {
+        if length == 0 {
+            return Bytes::ZERO;
+        }
+        let end = self.ceil(offset.saturating_add(length));
+        Bytes::new(end - self.floor(offset))
+    }
+
+    /// Blocks that describe extents and appear only when the data is written out: for a file of this many allocated bytes
+    /// of which `unsettled` were written since the allocation was last known.
+    pub fn metadata(&self, allocated: u64, unsettled: u64) -> Bytes {
+        let in_inode = match self.backing {
+            Backing::Btrfs | Backing::Tmpfs => return Bytes::ZERO,
+            Backing::Xfs => 8,
+            _ => 4,
+        };
+        if unsettled == 0 || allocated <= in_inode * self.block {
+            return Bytes::ZERO;
+        }
+        let extents = unsettled / self.block;
+        self.blocks(1 + extents / EXTENTS_PER_BLOCK)
+    }
+
+    /// What one more name can add to a directory that occupies `occupied` bytes.
+    pub fn directory(&self, occupied: Bytes) -> Bytes {
+        let size = occupied.get();
+        match self.backing {
+            Backing::Btrfs | Backing::Tmpfs => Bytes::ZERO,
+            Backing::Xfs if size == 0 => self.blocks(2),
+            Backing::Xfs => self.blocks(6),
+            // Up to 400 leaves the index cannot be full: a leaf, and the first block of an extent tree.
+            _ if size <= 400 * self.block => self.blocks(2),
+            _ => self.blocks(5),
+        }
+    }
+
+    /// What a new inode can occupy; `target` is the length of a symbolic link's target.
+    pub fn new_inode(&self, kind: FileKind, target: u64) -> Bytes {
+        // An inherited access list or a security label may need a block of its own.
+        let attributes = match self.backing {
+            Backing::Btrfs | Backing::Tmpfs => 0,
+            _ => self.block,
+        };
+        Bytes::new(attributes).saturating_add(self.bare_inode(kind, target))
+    }
+
+    /// What a new inode occupies that inherits no extended attribute.
+    pub fn bare_inode(&self, kind: FileKind, target: u64) -> Bytes {
+        match (self.backing, kind) {
+            (Backing::Btrfs | Backing::Tmpfs, FileKind::Symlink) => self.blocks(1),
+            (Backing::Btrfs | Backing::Tmpfs, _) => Bytes::ZERO,
+            (Backing::Xfs, FileKind::Directory) => Bytes::ZERO,
+            (Backing::Xfs, FileKind::Symlink) if target <= XFS_INLINE_SYMLINK => Bytes::ZERO,
+            (Backing::Xfs, FileKind::Symlink) => self.blocks(1 + target / self.block + 1),
+            (_, FileKind::Directory) => self.blocks(1),
+            (_, FileKind::Symlink) if target < EXT4_FAST_SYMLINK => Bytes::ZERO,
+            (_, FileKind::Symlink) => self.blocks(1),
+            _ => Bytes::ZERO,
+        }
+    }
+
+    /// What an extended attribute of this length can add.
+    pub fn attribute(&self, length: u64) -> Bytes {
+        match self.backing {
+            Backing::Btrfs | Backing::Tmpfs => Bytes::ZERO,
+            _ => self.blocks(length.div_ceil(self.block) + 2),
+        }
+    }
+
+    /// Whether one more name fits a directory of one block for certain, whatever the gaps between its names.
+    ///
+    /// A gap is left behind each name that was removed; a new entry needs one gap as large as itself. If the gaps add
+    /// up to more than each of them being too small would allow, one of them is large enough.
+    pub fn fits_one_block(&self, occupied: Bytes, names: impl Iterator<Item = usize>, new: usize) -> bool {
+        if matches!(self.backing, Backing::Btrfs | Backing::Tmpfs) {
+            return true;
+        }
+        if !matches!(self.backing, Backing::Ext4) || occupied.get() != self.block {
+            return false;
+        }
+        let need = entry_size(new);
+        let (count, used) =
+            names.fold((0u64, 0u64), |(count, used), name| (count + 1, used + entry_size(name)));
+        let free = self.block.saturating_sub(EXT4_DIRENT_TAIL + used);
+        free > count.saturating_mul(need.saturating_sub(4))
+    }
+
+    fn blocks(&self, count: u64) -> Bytes {
+        Bytes::new(count.saturating_mul(self.block))
+    }
+}
+
+fn entry_size(name: usize) -> u64 {
+    let name = u64::try_from(name).unwrap_or(u64::MAX / 2);
+    (EXT4_DIRENT_HEADER + name).next_multiple_of(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXT4: Growth = Growth { backing: Backing::Ext4, block: 4096 };
+
+    #[test]
+    fn data_rounds_out_to_blocks() {
+        assert_eq!(EXT4.data(0, 0), Bytes::ZERO);
+        assert_eq!(EXT4.data(4095, 2), Bytes::new(8192));
+        assert_eq!(EXT4.data(u64::MAX - 1, 1).get() % 4096, 4095);
+    }
+
+    #[test]
+    fn a_small_file_needs_no_extent_block() {
+        assert_eq!(EXT4.metadata(4 * 4096, 4 * 4096), Bytes::ZERO);
+        assert_eq!(EXT4.metadata(5 * 4096, 5 * 4096), Bytes::new(4096));
+        assert_eq!(EXT4.metadata(1 << 30, 340 * 4096), Bytes::new(8192));
+        assert_eq!(EXT4.metadata(1 << 30, 0), Bytes::ZERO);
+    }
+
+    /// Each gap is one step too small for the new name: then it need not fit, and the answer must be no.
+    #[test]
+    fn gaps_that_are_all_too_small_do_not_count_as_room() {
+        let one = Bytes::new(4096);
+        assert!(EXT4.fits_one_block(one, [1usize, 2].into_iter(), 8));
+        // 340 entries of 12 bytes fill the block but for a few bytes.
+        assert!(!EXT4.fits_one_block(one, std::iter::repeat_n(4usize, 339), 4));
+        assert!(!EXT4.fits_one_block(one, std::iter::repeat_n(4usize, 170), 16));
+        assert!(!EXT4.fits_one_block(Bytes::new(8192), std::iter::empty(), 1));
+    }
+}

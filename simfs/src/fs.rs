@@ -1,0 +1,179 @@
+//! File operations on a private area, without any word of the transport.
+//!
+//! Each operation finds its nodes, has [`Accounting`] promise what it may take, does its system calls relative to
+//! descriptors, and settles. The kernel in front serialises what changes one directory and what changes one inode's size
+//! or owner (its inode lock); the states of the nodes, locked from promise to settlement, do so for the accounts.
+//!
+//! What is not here: permission checks. The kernel makes them (`default_permissions`), with the attributes that these
+//! operations report.
+
+pub mod attr;
+pub mod data;
+pub mod dir;
+pub mod ioctl;
+pub mod namespace;
+pub mod policy;
+pub mod recount;
+pub mod xattr;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quota::StatfsView;
+
+use crate::accounting::{Accounting, Caller};
+use crate::error::FsResult;
+use crate::handle::{Handles, OpenDir, OpenFile};
+use crate::node::{Found, Node, NodeId, Nodes};
+use crate::private::PrivateArea;
+use crate::sys::creds::Identity;
+use crate::sys::file;
+use crate::sys::handle::KernelHandle;
+use crate::sys::stat::{Stat, stat_at, stat_fd};
+
+
+/// `st_ino` of the root: what quota tools expect of the root of an ext4 file system.
+pub const ROOT_INO: u64 = 2;
+
+/// Choices made at mount.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Reads and mappings go to the backing file in the kernel.
+    pub passthrough: bool,
+}
+
+/// A private area in service: the state that all operations share.
+#[derive(Debug)]
+pub struct Fs {
+    area: Arc<PrivateArea>,
+    nodes: Arc<Nodes>,
+    files: Handles<OpenFile>,
+    dirs: Handles<OpenDir>,
+    accounting: Accounting,
+    /// Set once the kernel has agreed to it.
+    passthrough: AtomicBool,
+}
+
+/// An inode and what it looked like when it was found.
+#[derive(Debug)]
+pub struct Entry {
+    /// The node, with one lookup more for the kernel.
+    pub node: Arc<Node>,
+    /// Its attributes.
+    pub stat: Stat,
+}
+
+impl Fs {
+    /// Puts a private area into service.
+    pub fn new(
+        area: Arc<PrivateArea>,
+        nodes: Arc<Nodes>,
+        accounting: Accounting,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            area,
+            nodes,
+            files: Handles::default(),
+            dirs: Handles::default(),
+            accounting,
+            passthrough: AtomicBool::new(settings.passthrough),
+        }
+    }
+
+    /// The seam to quota.
+    pub fn accounting(&self) -> &Accounting {
+        &self.accounting
+    }
+
+    /// The inodes that the kernel knows.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// Open files and open directories.
+    pub fn open_counts(&self) -> (usize, usize) {
+        (self.files.len(), self.dirs.len())
+    }
+
+    /// The number that `st_ino` shows.
+    pub fn shown_ino(id: NodeId) -> u64 {
+        if id == NodeId::ROOT { ROOT_INO } else { id.get() }
+    }
+
+    /// What statfs(2) on the mount shows.
+    ///
+    /// # Errors
+    /// The backing file system's own.
+    pub fn statfs(&self) -> FsResult<StatfsView> {
+        let host = self.area.statfs()?;
+        Ok(self.accounting.engine().statfs(host))
+    }
+
+    /// Drops lookups of the kernel.
+    pub fn forget(&self, id: NodeId, count: u64) {
+        self.nodes.forget(id, count);
+    }
+
+    /// What came of the wish for passthrough.
+    pub fn set_passthrough(&self, available: bool) {
+        self.passthrough.store(available, Ordering::Release);
+    }
+
+    /// Promises that cannot be kept on this host, in words.
+    pub fn degraded(&self) -> Vec<String> {
+        let mut degraded = Vec::new();
+        if !self.area.has_handles() {
+            degraded.push("the backing file system has no file handles: a descriptor is held for each known inode".into());
+        }
+        if !self.area.is_detached() {
+            degraded.push("the private area's mount could not be cloned: submounts and access times are the host's".into());
+        }
+        degraded
+    }
+
+    /// The connection is gone: what the guest still had open is closed.
+    pub fn close_all(&self) {
+        for handle in self.files.ids() {
+            let _ = self.release(handle);
+        }
+        for handle in self.dirs.ids() {
+            let _ = self.releasedir(handle);
+        }
+    }
+
+    /// Finds a name in a directory.
+    fn find(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
+        if !self.area.has_handles() {
+            return self.hold(file::open_path_at(dir, name)?);
+        }
+        let stat = stat_at(dir, name)?;
+        self.area.refuse_foreign(&stat)?;
+        let handle = KernelHandle::of_name(dir, name)?;
+        Ok(Found { stat, handle: Some(handle), held: None })
+    }
+
+    /// Identifies an open file.
+    fn identify(&self, fd: BorrowedFd<'_>) -> io::Result<Found> {
+        if !self.area.has_handles() {
+            return self.hold(file::reopen(fd, libc::O_PATH)?);
+        }
+        let stat = stat_fd(fd)?;
+        let handle = KernelHandle::of_fd(fd)?;
+        Ok(Found { stat, handle: Some(handle), held: None })
+    }
+
+    fn hold(&self, fd: OwnedFd) -> io::Result<Found> {
+        let stat = stat_fd(fd.as_fd())?;
+        self.area.refuse_foreign(&stat)?;
+        Ok(Found { stat, handle: None, held: Some(Arc::new(fd)) })
+    }
+
+    /// Takes on the caller's identity for the creation of a file.
+    fn identity(caller: Caller, umask: u32) -> io::Result<Identity> {
+        Identity::assume(caller.uid, caller.gid, umask)
+    }
+}

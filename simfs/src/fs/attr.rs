@@ -1,0 +1,176 @@
+//! Attributes: getattr and setattr. Truncation and change of owner are quota events.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use quota::{Owner, Usage, Want};
+
+use super::Fs;
+use crate::accounting::{Caller, accounts_of_change};
+use crate::error::{FsError, FsResult};
+use crate::handle::HandleId;
+use crate::node::{Node, NodeId, Presence, State};
+use crate::sys::file::{self, SetTime};
+use crate::sys::stat::{Stat, stat_fd};
+
+/// New values for some attributes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits and set-id bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length in bytes.
+    pub size: Option<u64>,
+    /// Time of last access.
+    pub atime: Option<SetTime>,
+    /// Time of last change of content.
+    pub mtime: Option<SetTime>,
+}
+
+impl Fs {
+    /// The attributes of an inode, also of one that is gone but still stood in.
+    ///
+    /// # Errors
+    /// ESTALE for an inode that is not known.
+    pub fn getattr(&self, id: NodeId) -> FsResult<Stat> {
+        let node = self.nodes.get(id)?;
+        let fd = {
+            let state = node.state();
+            if let Presence::Gone(last) = &state.presence {
+                return Ok(**last);
+            }
+            state.pin.clone()
+        };
+        let fd = match fd {
+            Some(pin) => pin,
+            None => self.nodes.descriptor(&node)?,
+        };
+        Ok(stat_fd(fd.as_fd())?)
+    }
+
+    /// Whether attributes of this inode may change without a request (stores through a passed-through mapping).
+    pub fn attributes_may_drift(&self, id: NodeId) -> bool {
+        self.nodes
+            .get(id)
+            .is_ok_and(|node| node.state().open.as_ref().is_some_and(|open| open.mappers > 0))
+    }
+
+    /// Changes attributes and returns the new ones.
+    ///
+    /// # Errors
+    /// EDQUOT where a new owner's account is full; the backing file system's own.
+    pub fn setattr(
+        &self,
+        caller: Caller,
+        id: NodeId,
+        handle: Option<HandleId>,
+        set: SetAttr,
+    ) -> FsResult<Stat> {
+        let node = self.nodes.get(id)?;
+        let mut state = node.state();
+        if let Presence::Gone(last) = &state.presence {
+            // Nobody can see it again; as on a removed working directory, there is nothing left to change.
+            return Ok(**last);
+        }
+        let path = match &state.pin {
+            Some(pin) => pin.clone(),
+            None => self.nodes.descriptor(&node)?,
+        };
+        if let Some(size) = set.size {
+            self.truncate(caller, &node, &mut state, &path, handle, size)?;
+        }
+        if set.uid.is_some() || set.gid.is_some() {
+            self.change_owner(caller, &node, &mut state, &path, set)?;
+        }
+        if let Some(mode) = set.mode {
+            file::chmod(&path, mode)?;
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            file::set_times(&path, set.atime, set.mtime)?;
+        }
+        let seen = stat_fd(path.as_fd())?;
+        node.note_mode(&seen);
+        self.accounting.record(&node, &mut state, &seen);
+        Ok(seen)
+    }
+
+    fn truncate(
+        &self,
+        caller: Caller,
+        node: &Arc<Node>,
+        state: &mut State,
+        path: &OwnedFd,
+        handle: Option<HandleId>,
+        size: u64,
+    ) -> FsResult<()> {
+        let open = handle.and_then(|handle| self.files.get(handle).ok());
+        let fd = match open {
+            Some(open) if open.access.writes() => self.file_descriptor(&open, state)?,
+            _ => Arc::new(file::reopen(path, libc::O_WRONLY)?),
+        };
+        let before = stat_fd(fd.as_fd())?;
+        if size > before.size {
+            self.promise_new_holes(caller, node, state, size - before.size)?;
+        }
+        // A partial last block is zeroed, not allocated; what it takes in spite of that is recorded below.
+        node.cut_dense(size.min(before.size));
+        file::truncate(&fd, size)?;
+        let seen = stat_fd(fd.as_fd())?;
+        self.accounting.record(node, state, &seen);
+        self.accounting.late().push(node, state);
+        Ok(())
+    }
+
+    fn change_owner(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &mut State,
+        path: &OwnedFd,
+        set: SetAttr,
+    ) -> FsResult<()> {
+        let charged = state.charged.ok_or(FsError::UnknownNode(node.id()))?;
+        let from = charged.owner;
+        let to = Owner::new(
+            set.uid.unwrap_or(from.uid.get()),
+            set.gid.unwrap_or(from.gid.get()),
+        );
+        // What is promised to the old owner ends; the next write asks the new one.
+        state.promised = None;
+        let want = [Want { accounts: accounts_of_change(from, to), usage: charged.usage }];
+        let touched = [(node.inode_id(), state.charged)];
+        let promise = self.accounting.reserve(caller, &touched, &want, || {
+            Ok(want.iter().copied().collect())
+        })?;
+        file::chown(path, set.uid, set.gid)?;
+        let seen = stat_fd(path.as_fd())?;
+        self.accounting.settle(node, state, promise, &seen);
+        Ok(())
+    }
+
+    /// Where a mapping stores into the backing file unseen, new holes are promised when they are made.
+    pub(super) fn promise_new_holes(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &mut State,
+        length: u64,
+    ) -> FsResult<()> {
+        if state.open.as_ref().is_none_or(|open| open.mappers == 0) {
+            return Ok(());
+        }
+        let owner = state.owner().ok_or(FsError::UnknownNode(node.id()))?;
+        let usage = Usage::space(self.accounting.growth().data(0, length));
+        let want = [Want::new(owner, usage)];
+        let promise = self.accounting.reserve(caller, &[], &want, || {
+            Ok(want.iter().copied().collect())
+        })?;
+        if let Some(open) = &mut state.open {
+            open.promise(Some(promise));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,493 @@
+//! File data: open, read, write, fallocate, copy_file_range, lseek, fsync, release.
+//!
+//! A write below [`Node::dense_to`] needs no space, so it takes no lock and asks no account. Every other one promises the
+//! worst case, writes, reads `st_blocks` and settles, with the node's state locked.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use quota::{Usage, Want};
+
+use super::Fs;
+use super::policy::{Access, BackingToken, Decision, OpenState, decide};
+use crate::accounting::{Caller, DataRange, Holes};
+use crate::error::{FsError, FsResult};
+use crate::handle::{HandleId, OpenFile};
+use crate::node::{Node, NodeId, Presence, State};
+use crate::sys::file::{self, FallocateMode};
+use crate::sys::stat::{Stat, stat_fd};
+
+/// Registers a backing file with the kernel, for passthrough.
+pub type BackingMaker<'a> = dyn FnMut(BorrowedFd<'_>) -> io::Result<Arc<dyn BackingToken>> + 'a;
+
+/// Flags of open(2) that the daemon's own descriptor gets too.
+const KEPT_OPEN_FLAGS: i32 = libc::O_NOATIME;
+
+/// How the kernel is to treat a new handle.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Reads and mappings go to this backing file.
+    pub backing: Option<Arc<dyn BackingToken>>,
+    /// read(2) and write(2) come to the daemon, uncached.
+    pub direct: bool,
+    /// What the kernel has cached of the file is still right.
+    pub keep_cache: bool,
+}
+
+/// A write request.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRequest<'a> {
+    /// First byte.
+    pub offset: u64,
+    /// What to write.
+    pub data: &'a [u8],
+    /// Written out from the page cache, for stores through a mapping.
+    pub from_cache: bool,
+    /// The writer may not keep set-id bits alive.
+    pub kill_setid: bool,
+    /// The writer wants it on the disk (O_SYNC, O_DSYNC).
+    pub sync: bool,
+}
+
+impl Fs {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// ESTALE for a file that is gone; EDQUOT where holes of a mapping would have to be promised and do not fit.
+    pub fn open(
+        &self,
+        caller: Caller,
+        id: NodeId,
+        flags: i32,
+        backing: &mut BackingMaker<'_>,
+    ) -> FsResult<(HandleId, Opened)> {
+        let node = self.nodes.get(id)?;
+        let access = Access::from_flags(flags);
+        let mut state = node.state();
+        if matches!(state.presence, Presence::Gone(_)) {
+            return Err(FsError::UnknownNode(id));
+        }
+        let path = match &state.pin {
+            Some(pin) => pin.clone(),
+            None => self.nodes.descriptor(&node)?,
+        };
+        let fd = if flags & libc::O_TRUNC != 0 {
+            let fd = Arc::new(file::reopen(&path, access_or_write(access).flag())?);
+            self.truncate_open(&node, &mut state, &fd)?;
+            Some(fd)
+        } else {
+            None
+        };
+        let seen = stat_fd(path.as_fd())?;
+        let opened = self.admit(caller, &node, &mut state, access, &seen, &path, backing)?;
+        let fd = match fd {
+            Some(fd) => Some(fd),
+            // Errors of opening (an executable in use, an append-only file) belong to open(2), not to the first write.
+            None if access.writes() || opened.backing.is_none() => {
+                match file::reopen(&path, access.flag() | (flags & KEPT_OPEN_FLAGS)) {
+                    Ok(fd) => Some(Arc::new(fd)),
+                    Err(error) => {
+                        self.dismiss(&mut state, access, opened.backing.is_some());
+                        return Err(error.into());
+                    }
+                }
+            }
+            None => None,
+        };
+        let handle = self.insert_file(&node, access, fd, &opened);
+        Ok((handle, opened))
+    }
+
+    /// The handle of a file that was just created.
+    pub(super) fn open_new(
+        &self,
+        node: &Arc<Node>,
+        flags: i32,
+        fd: Option<OwnedFd>,
+        backing: &mut BackingMaker<'_>,
+    ) -> FsResult<(HandleId, Opened)> {
+        let access = Access::from_flags(flags);
+        let fd = fd.ok_or(FsError::Invalid)?;
+        let seen = stat_fd(fd.as_fd())?;
+        let mut state = node.state();
+        let nobody = Caller { uid: 0, gid: 0, pid: 0 };
+        let opened = self.admit(nobody, node, &mut state, access, &seen, &fd, backing)?;
+        let handle = self.insert_file(node, access, Some(Arc::new(fd)), &opened);
+        Ok((handle, opened))
+    }
+
+    fn insert_file(
+        &self,
+        node: &Arc<Node>,
+        access: Access,
+        fd: Option<Arc<OwnedFd>>,
+        opened: &Opened,
+    ) -> HandleId {
+        self.files.insert(OpenFile {
+            node: node.clone(),
+            access,
+            maps_backing: opened.backing.is_some() && access == Access::ReadWrite,
+            fd: Mutex::new(fd),
+        })
+    }
+
+    /// Counts a new handle in and decides how its data travels.
+    #[expect(clippy::too_many_arguments, reason = "one step of open, split off for its length")]
+    fn admit(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &mut State,
+        access: Access,
+        seen: &Stat,
+        path: &OwnedFd,
+        backing: &mut BackingMaker<'_>,
+    ) -> FsResult<Opened> {
+        let present = state.open.as_ref().map(|open| open.mode);
+        let has_holes = seen.blocks.bytes().get() < seen.size;
+        let mut decision = decide(present, access, has_holes, self.passthrough.load(Ordering::Acquire));
+        let mut token = state.open.as_ref().and_then(|open| open.backing.clone());
+        if decision.passthrough && token.is_none() {
+            match backing(path.as_fd()) {
+                Ok(made) => token = Some(made),
+                // Only a first handle gets here, so the inode is free to take the other mode.
+                Err(_) => decision = decide(present, access, has_holes, false),
+            }
+        }
+        let mut holes = None;
+        if decision.promise_holes && has_holes {
+            holes = Some(self.promise_holes(caller, node, state, path, seen)?);
+        }
+        let open = state.open.get_or_insert_with(|| Box::new(OpenState::new(decision.mode)));
+        open.mode = decision.mode;
+        open.handles = open.handles.saturating_add(1);
+        open.writers = open.writers.saturating_add(u32::from(access.writes()));
+        if decision.passthrough {
+            open.backing.clone_from(&token);
+        }
+        if decision.promise_holes {
+            open.mappers = open.mappers.saturating_add(1);
+            open.promise(holes);
+        }
+        Ok(opened_as(decision, token))
+    }
+
+    /// Takes back what [`Self::admit`] counted.
+    pub(super) fn dismiss(&self, state: &mut State, access: Access, passthrough: bool) {
+        if let Some(open) = &mut state.open {
+            open.handles = open.handles.saturating_sub(1);
+            open.writers = open.writers.saturating_sub(u32::from(access.writes()));
+            if passthrough && access == Access::ReadWrite {
+                open.mappers = open.mappers.saturating_sub(1);
+            }
+            if open.mappers == 0 {
+                open.holes = None;
+            }
+            if open.handles == 0 {
+                state.open = None;
+            }
+        }
+    }
+
+    fn promise_holes(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &State,
+        path: &OwnedFd,
+        seen: &Stat,
+    ) -> FsResult<quota::Reservation> {
+        let fd = file::reopen(path, libc::O_RDONLY)?;
+        let holes = Holes::find(&fd, self.accounting.growth(), 0, seen.size)?;
+        let owner = state.owner().ok_or(FsError::UnknownNode(node.id()))?;
+        let want = [Want::new(owner, Usage::space(holes.total()))];
+        self.accounting.reserve(caller, &[], &want, || Ok(want.iter().copied().collect()))
+    }
+
+    fn truncate_open(&self, node: &Arc<Node>, state: &mut State, fd: &OwnedFd) -> FsResult<()> {
+        node.cut_dense(0);
+        file::truncate(fd, 0)?;
+        let seen = stat_fd(fd.as_fd())?;
+        self.accounting.record(node, state, &seen);
+        Ok(())
+    }
+
+    /// The handle's own descriptor, opened on first use.
+    pub(super) fn file_descriptor(&self, open: &OpenFile, state: &State) -> io::Result<Arc<OwnedFd>> {
+        let mut fd = open.fd.lock();
+        if let Some(fd) = &*fd {
+            return Ok(fd.clone());
+        }
+        let path = match &state.pin {
+            Some(pin) => pin.clone(),
+            None => self.nodes.descriptor(&open.node)?,
+        };
+        let made = Arc::new(file::reopen(&path, open.access.flag())?);
+        *fd = Some(made.clone());
+        Ok(made)
+    }
+
+    pub(super) fn descriptor_of(&self, open: &OpenFile) -> io::Result<Arc<OwnedFd>> {
+        if let Some(fd) = &*open.fd.lock() {
+            return Ok(fd.clone());
+        }
+        let state = open.node.state();
+        self.file_descriptor(open, &state)
+    }
+
+    /// Reads into the buffer; fewer bytes only at the end of the file.
+    ///
+    /// # Errors
+    /// The backing file system's own.
+    pub fn read(&self, handle: HandleId, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        let open = self.files.get(handle)?;
+        let fd = self.descriptor_of(&open)?;
+        Ok(file::read_full(&fd, buffer, offset)?)
+    }
+
+    /// Writes, all of it or the part that fits; a part ends at a block edge.
+    ///
+    /// # Errors
+    /// EDQUOT where nothing fits; the backing file system's own.
+    pub fn write(
+        &self,
+        caller: Caller,
+        handle: HandleId,
+        request: WriteRequest<'_>,
+    ) -> FsResult<usize> {
+        let open = self.files.get(handle)?;
+        let node = &open.node;
+        let fd = self.descriptor_of(&open)?;
+        let length = u64::try_from(request.data.len()).map_err(|_| FsError::Invalid)?;
+        let end = request.offset.checked_add(length).ok_or(FsError::Invalid)?;
+        if request.kill_setid && node.may_have_setid() {
+            kill_setid(node, &fd)?;
+        }
+        let written = if end <= node.dense_to() && !request.from_cache {
+            file::write_full(&fd, request.data, request.offset)?
+        } else {
+            self.write_growing(caller, node, &fd, request, length)?
+        };
+        if request.sync && written > 0 {
+            file::fdatasync(&fd)?;
+        }
+        Ok(written)
+    }
+
+    fn write_growing(
+        &self,
+        caller: Caller,
+        node: &Arc<Node>,
+        fd: &OwnedFd,
+        request: WriteRequest<'_>,
+        length: u64,
+    ) -> FsResult<usize> {
+        let mut state = node.state();
+        let range =
+            DataRange { file: fd, offset: request.offset, length, may_be_short: !request.from_cache };
+        let (promise, granted) =
+            self.accounting.reserve_data(caller, node, &mut state, range)?;
+        let granted = usize::try_from(granted).unwrap_or(usize::MAX).min(request.data.len());
+        let data = request.data.get(..granted).unwrap_or(request.data);
+        self.promise_gap(caller, node, &mut state, fd, request.offset)?;
+        let result = file::write_full(fd, data, request.offset);
+        let seen = stat_fd(fd.as_fd())?;
+        let written = result.as_ref().copied().unwrap_or(0);
+        let written_bytes = u64::try_from(written).unwrap_or(0);
+        self.accounting.settle_data(node, &mut state, promise, &seen, written_bytes);
+        if request.offset <= node.dense_to() {
+            node.extend_dense(request.offset + written_bytes);
+        }
+        Ok(result?)
+    }
+
+    /// A write past the end leaves a hole behind it, which a passed-through mapping could fill unseen.
+    fn promise_gap(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &mut State,
+        fd: &OwnedFd,
+        offset: u64,
+    ) -> FsResult<()> {
+        if state.open.as_ref().is_some_and(|open| open.mappers > 0) {
+            let size = stat_fd(fd.as_fd())?.size;
+            if offset > size {
+                self.promise_new_holes(caller, node, state, offset - size)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Allocates, frees or zeroes a range, as fallocate(2) does.
+    ///
+    /// # Errors
+    /// EDQUOT where the range does not fit; the backing file system's own.
+    pub fn fallocate(
+        &self,
+        caller: Caller,
+        handle: HandleId,
+        mode: FallocateMode,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<()> {
+        let open = self.files.get(handle)?;
+        let node = &open.node;
+        let fd = self.descriptor_of(&open)?;
+        let mut state = node.state();
+        if mode.punches() {
+            self.promise_new_holes(caller, node, &mut state, length)?;
+            node.cut_dense(offset);
+            let result = file::fallocate(&fd, mode, offset, length);
+            let seen = stat_fd(fd.as_fd())?;
+            self.accounting.record(node, &mut state, &seen);
+            self.accounting.late().push(node, &mut state);
+            return Ok(result?);
+        }
+        let range = DataRange { file: &fd, offset, length, may_be_short: false };
+        let (promise, _) = self.accounting.reserve_data(caller, node, &mut state, range)?;
+        if mode.zeroes() {
+            node.cut_dense(offset);
+        }
+        let result = file::fallocate(&fd, mode, offset, length);
+        let seen = stat_fd(fd.as_fd())?;
+        self.accounting.settle_data(node, &mut state, promise, &seen, length);
+        Ok(result?)
+    }
+
+    /// Copies between two files without the data passing here.
+    ///
+    /// # Errors
+    /// EDQUOT where not even a part fits; the backing file system's own.
+    pub fn copy_file_range(
+        &self,
+        caller: Caller,
+        from: (HandleId, u64),
+        to: (HandleId, u64),
+        length: u64,
+    ) -> FsResult<usize> {
+        let source = self.files.get(from.0)?;
+        let target = self.files.get(to.0)?;
+        let source_fd = self.descriptor_of(&source)?;
+        let target_fd = self.descriptor_of(&target)?;
+        let node = &target.node;
+        let available = stat_fd(source_fd.as_fd())?.size.saturating_sub(from.1);
+        let length = length.min(available);
+        if length == 0 {
+            return Ok(0);
+        }
+        let mut state = node.state();
+        let range = DataRange { file: &target_fd, offset: to.1, length, may_be_short: true };
+        let (promise, granted) = self.accounting.reserve_data(caller, node, &mut state, range)?;
+        node.cut_dense(to.1);
+        let result = file::copy_range(&source_fd, from.1, &target_fd, to.1, granted);
+        let seen = stat_fd(target_fd.as_fd())?;
+        let copied = result.as_ref().copied().unwrap_or(0);
+        let bytes = u64::try_from(copied).unwrap_or(0);
+        self.accounting.settle_data(node, &mut state, promise, &seen, bytes);
+        Ok(result?)
+    }
+
+    /// Finds data or a hole, as lseek(2) does.
+    ///
+    /// # Errors
+    /// ENXIO past the end; the backing file system's own.
+    pub fn lseek(&self, handle: HandleId, offset: i64, whence: i32) -> FsResult<i64> {
+        let open = self.files.get(handle)?;
+        let fd = self.descriptor_of(&open)?;
+        Ok(file::seek_data_or_hole(&fd, offset, whence)?)
+    }
+
+    /// Brings a file to the disk; its allocation is final then and is settled.
+    ///
+    /// # Errors
+    /// The backing file system's own.
+    pub fn fsync(&self, handle: HandleId, data_only: bool) -> FsResult<()> {
+        let open = self.files.get(handle)?;
+        let fd = self.descriptor_of(&open)?;
+        let before = open.node.state().unsettled;
+        if data_only {
+            file::fdatasync(&fd)?;
+        } else {
+            file::fsync(&fd)?;
+        }
+        let mut state = open.node.state();
+        if state.charged.is_some() && before > 0 {
+            let seen = stat_fd(fd.as_fd())?;
+            if state.unsettled == before {
+                self.accounting.record_final(&open.node, &mut state, &seen);
+            } else {
+                self.accounting.record(&open.node, &mut state, &seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a handle for good.
+    ///
+    /// # Errors
+    /// [`FsError::UnknownHandle`] for a handle that is not open.
+    pub fn release(&self, handle: HandleId) -> FsResult<()> {
+        let open = self.files.remove(handle).ok_or(FsError::UnknownHandle(handle))?;
+        let node = open.node.clone();
+        {
+            let mut state = node.state();
+            let fd = open.fd.lock().take();
+            if open.access.writes()
+                && state.is_linked()
+                && let Some(fd) = &fd
+            {
+                let seen = stat_fd(fd.as_fd())?;
+                self.accounting.record(&node, &mut state, &seen);
+            }
+            drop(fd);
+            self.dismiss(&mut state, open.access, open.maps_backing);
+            self.finish_unlinked(&node, &mut state);
+        }
+        self.nodes.tidy(&node);
+        Ok(())
+    }
+
+    /// After a close: an inode without a name that nobody has open any more is gone.
+    pub(super) fn finish_unlinked(&self, node: &Node, state: &mut State) {
+        if state.open.is_some() || !matches!(state.presence, Presence::Unlinked) {
+            return;
+        }
+        let last = state.pin.take().and_then(|pin| stat_fd(pin.as_fd()).ok());
+        self.nodes.drop_descriptor(node);
+        if let Some(last) = last {
+            state.presence = Presence::Gone(Box::new(Stat { nlink: 0, ..last }));
+        }
+        self.accounting.record_gone(node, state);
+        self.accounting.note_unlinked_open(false);
+    }
+}
+
+fn opened_as(
+    decision: Decision,
+    token: Option<Arc<dyn BackingToken>>,
+    ) -> Opened {
+    Opened {
+        backing: token.filter(|_| decision.passthrough),
+        direct: decision.direct,
+        keep_cache: false,
+    }
+}
+
+fn access_or_write(access: Access) -> Access {
+    if access == Access::Read { Access::Write } else { access }
+}
+
+/// An unprivileged write takes the set-id bits away, as on any Linux file system.
+fn kill_setid(node: &Node, fd: &OwnedFd) -> io::Result<()> {
+    let seen = stat_fd(fd.as_fd())?;
+    let mode = seen.mode_without_setid();
+    if mode != seen.permissions() {
+        file::chmod_fd(fd, mode)?;
+    }
+    node.note_mode(&stat_fd(fd.as_fd())?);
+    Ok(())
+}

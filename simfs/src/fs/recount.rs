@@ -1,0 +1,113 @@
+//! The walk of a recount over a private area in service; see [`crate::recount`].
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::Fs;
+use crate::accounting::charged_as;
+use crate::error::FsResult;
+use crate::node::{Node, Presence};
+use crate::recount::Recount;
+use crate::sys::stat::stat_fd;
+use crate::sys::{dirent, file};
+
+/// How many inodes are looked at between two reports.
+const REPORT_EVERY: u64 = 1024;
+
+impl Fs {
+    /// Looks at every inode once, those without a name included.
+    ///
+    /// # Errors
+    /// The backing file system's own; entries that vanish meanwhile are no error.
+    pub fn recount(&self, recount: &Recount, report: &mut dyn FnMut(u64)) -> FsResult<()> {
+        self.visit(self.nodes.root(), recount)?;
+        self.walk(self.nodes.root().clone(), recount, report)?;
+        for node in self.nodes.snapshot() {
+            if matches!(node.state().presence, Presence::Unlinked) {
+                self.visit(&node, recount)?;
+            }
+        }
+        while let Some(moved) = recount.next_moved() {
+            self.walk(moved, recount, report)?;
+        }
+        report(recount.seen());
+        Ok(())
+    }
+
+    /// Looks at all that is below a directory. Directories still to be read are held as nodes, not as descriptors.
+    fn walk(&self, top: Arc<Node>, recount: &Recount, report: &mut dyn FnMut(u64)) -> FsResult<()> {
+        let mut pending = vec![top];
+        let mut unreported = 0;
+        while let Some(dir) = pending.pop() {
+            let listed = self.list(&dir, recount, &mut pending, &mut unreported, report);
+            match listed {
+                Err(crate::error::FsError::System(error)) if vanished(&error) => {}
+                other => other?,
+            }
+            self.nodes.tidy(&dir);
+        }
+        Ok(())
+    }
+
+    fn list(
+        &self,
+        dir: &Arc<Node>,
+        recount: &Recount,
+        pending: &mut Vec<Arc<Node>>,
+        unreported: &mut u64,
+        report: &mut dyn FnMut(u64),
+    ) -> FsResult<()> {
+        let fd = self.nodes.descriptor(dir)?;
+        let mut stream = dirent::DirStream::new(file::open_dir(fd.as_fd())?);
+        while let Some(entry) = stream.next()? {
+            if entry.is_dots() {
+                continue;
+            }
+            let found = match self.find(fd.as_fd(), entry.os_name()) {
+                Ok(found) => found,
+                Err(error) if vanished(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let is_dir = found.stat.is_dir();
+            let node = self.nodes.intern(found);
+            self.visit(&node, recount)?;
+            if is_dir {
+                pending.push(node);
+            } else {
+                self.nodes.tidy(&node);
+            }
+            *unreported += 1;
+            if *unreported >= REPORT_EVERY {
+                *unreported = 0;
+                report(recount.seen());
+            }
+        }
+        Ok(())
+    }
+
+    fn visit(&self, node: &Node, recount: &Recount) -> FsResult<()> {
+        let mut state = node.state();
+        if state.charged.is_none() {
+            return Ok(());
+        }
+        let fd = match &state.pin {
+            Some(pin) => pin.clone(),
+            None => match self.nodes.descriptor(node) {
+                Ok(fd) => fd,
+                Err(error) if vanished(&error) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let seen = stat_fd(fd.as_fd())?;
+        if recount.repairs() {
+            state.charged = Some(charged_as(&seen));
+        }
+        recount.visit(seen.ino, state.charged, charged_as(&seen));
+        Ok(())
+    }
+}
+
+fn vanished(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}

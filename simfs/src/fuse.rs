@@ -1,0 +1,626 @@
+//! The adapter to the FUSE protocol: convert, call [`Fs`], reply. With `fuse/` the only place that names `fuser`.
+//!
+//! Every number, name and size in a request is a guest's: what cannot be converted is refused here, once.
+
+pub mod convert;
+pub mod errno;
+pub mod session;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+use rustix::fs::XattrFlags;
+
+use crate::accounting::Caller;
+use crate::error::{FsError, FsResult};
+use crate::fs::attr::SetAttr;
+use crate::fs::data::{BackingMaker, Opened, WriteRequest};
+use crate::fs::namespace::Place;
+use crate::fs::policy::BackingToken;
+use crate::fs::{Entry, Fs};
+use crate::handle::HandleId;
+use crate::node::NodeId;
+use crate::sys::creds;
+use crate::sys::file::FallocateMode;
+
+use convert::{attributes, dev_from_kernel, set_time};
+use errno::errno;
+
+/// How long the kernel may keep names and attributes: for good, since nobody else changes the private area.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Attributes that may change without a request are asked for each time.
+const NEVER: Duration = Duration::ZERO;
+/// The largest value of an extended attribute.
+///
+/// # Source
+/// Linux `include/uapi/linux/limits.h`, `XATTR_SIZE_MAX` and `XATTR_LIST_MAX`.
+const XATTR_MAX: u32 = 65536;
+/// The largest read or write that is asked for, in bytes.
+pub const MAX_REQUEST: u32 = 1 << 20;
+
+thread_local! {
+    /// Holds what is read, one per worker; grows to the largest request that the worker has seen.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static PREPARED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What the kernel is asked for when the connection begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Negotiation {
+    /// Ask for passthrough; what came of it is told to `Fs`.
+    pub passthrough: bool,
+}
+
+/// Serves [`Fs`] to the kernel.
+#[derive(Debug)]
+pub struct Adapter {
+    fs: Arc<Fs>,
+    negotiation: Negotiation,
+}
+
+/// The kernel's number for a backing file; closed on drop.
+#[derive(Debug)]
+struct Backing(fuser::BackingId);
+
+impl BackingToken for Backing {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Adapter {
+    /// An adapter to these file operations.
+    pub fn new(fs: Arc<Fs>, negotiation: Negotiation) -> Self {
+        Self { fs, negotiation }
+    }
+
+    /// A worker acts for its callers; once, before it does so first, it gets an identity of its own.
+    fn prepare_worker() -> io::Result<()> {
+        if !PREPARED.get() {
+            creds::prepare_thread()?;
+            PREPARED.set(true);
+        }
+        Ok(())
+    }
+
+    fn caller(req: &Request) -> Caller {
+        Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+    }
+
+    fn made(&self, make: impl FnOnce() -> FsResult<Entry>, reply: ReplyEntry) {
+        let made = Self::prepare_worker().map_err(FsError::from).and_then(|()| make());
+        self.reply_entry(made, reply);
+    }
+
+    fn reply_entry(&self, entry: FsResult<Entry>, reply: ReplyEntry) {
+        match entry {
+            Ok(entry) => {
+                let id = entry.node.id();
+                let ttl = self.attribute_ttl(id);
+                let attr = attributes(id.get(), &entry.stat);
+                let generation = Generation(entry.node.generation());
+                reply.entry_with_ttls(&ttl, &FOREVER, &attr, generation);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn attribute_ttl(&self, id: NodeId) -> Duration {
+        if self.fs.attributes_may_drift(id) { NEVER } else { FOREVER }
+    }
+}
+
+fn node(ino: INodeNo) -> NodeId {
+    NodeId::new(ino.0)
+}
+
+fn handle(fh: FileHandle) -> HandleId {
+    HandleId::new(fh.0)
+}
+
+fn done(result: FsResult<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// The flags of an open reply, and the backing id where there is one.
+fn open_flags(opened: &Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    if opened.direct {
+        flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+    }
+    if opened.keep_cache {
+        flags |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    flags
+}
+
+fn backing_of(opened: &Opened) -> Option<&fuser::BackingId> {
+    let token = opened.backing.as_ref()?;
+    token.as_any().downcast_ref::<Backing>().map(|backing| &backing.0)
+}
+
+fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+    let size = usize::try_from(size.min(MAX_REQUEST)).unwrap_or(0);
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        use_it(buffer.get_mut(..size).unwrap_or_default())
+    })
+}
+
+fn reply_xattr(
+    size: u32,
+    reply: ReplyXattr,
+    mut read: impl FnMut(&mut [u8]) -> FsResult<usize>,
+) {
+    if size == 0 {
+        let length = read(&mut []).map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+        return match length {
+            Ok(length) => reply.size(length),
+            Err(error) => reply.error(errno(&error)),
+        };
+    }
+    with_buffer(size.min(XATTR_MAX), |buffer| match read(buffer) {
+        Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
+        Err(error) => reply.error(errno(&error)),
+    });
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        session::negotiate(config, self.negotiation, &self.fs);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.fs.lookup(Place { parent: node(parent), name }) {
+            Err(FsError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
+                // Entry number 0: the kernel remembers that there is no such name.
+                reply.entry(&FOREVER, &convert::absent(), Generation(0));
+            }
+            result => self.reply_entry(result, reply),
+        }
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.forget(node(ino), nlookup);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let id = node(ino);
+        match self.fs.getattr(id) {
+            Ok(stat) => {
+                reply.attr(&self.attribute_ttl(id), &attributes(Fs::shown_ino(id), &stat));
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let id = node(ino);
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        match self.fs.setattr(Self::caller(req), id, fh.map(handle), set) {
+            Ok(stat) => {
+                reply.attr(&self.attribute_ttl(id), &attributes(Fs::shown_ino(id), &stat));
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fs.readlink(node(ino)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let place = Place { parent: node(parent), name };
+        let device = dev_from_kernel(rdev);
+        self.made(|| self.fs.mknod(Self::caller(req), place, mode, umask, device), reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let place = Place { parent: node(parent), name };
+        self.made(|| self.fs.mkdir(Self::caller(req), place, mode, umask), reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(self.fs.unlink(Place { parent: node(parent), name }), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(self.fs.rmdir(Place { parent: node(parent), name }), reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let place = Place { parent: node(parent), name: link_name };
+        self.made(|| self.fs.symlink(Self::caller(req), place, target.as_os_str()), reply);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let from = Place { parent: node(parent), name };
+        let to = Place { parent: node(newparent), name: newname };
+        let flags = crate::sys::file::RenameFlags::from_bits_retain(flags.bits());
+        let result = Self::prepare_worker()
+            .map_err(FsError::from)
+            .and_then(|()| self.fs.rename(Self::caller(req), from, to, flags));
+        done(result, reply);
+    }
+
+    fn link(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let place = Place { parent: node(newparent), name: newname };
+        self.reply_entry(self.fs.link(Self::caller(req), node(ino), place), reply);
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let make: &mut BackingMaker<'_> = &mut |fd| Ok(Arc::new(Backing(reply.open_backing(fd)?)));
+        let result = self.fs.open(Self::caller(req), node(ino), flags.0, make);
+        match result {
+            Ok((id, opened)) => {
+                let (fh, flags) = (FileHandle(id.get()), open_flags(&opened));
+                match backing_of(&opened) {
+                    Some(backing) => reply.opened_passthrough(fh, flags, backing),
+                    None => reply.opened(fh, flags),
+                }
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        if let Err(error) = Self::prepare_worker() {
+            return reply.error(errno(&error.into()));
+        }
+        let place = Place { parent: node(parent), name };
+        let make: &mut BackingMaker<'_> = &mut |fd| Ok(Arc::new(Backing(reply.open_backing(fd)?)));
+        let result = self.fs.create(Self::caller(req), place, mode, umask, flags, make);
+        match result {
+            Ok((entry, id, opened)) => {
+                let attr = attributes(entry.node.id().get(), &entry.stat);
+                let generation = Generation(entry.node.generation());
+                let (fh, flags) = (FileHandle(id.get()), open_flags(&opened));
+                match backing_of(&opened) {
+                    Some(backing) => {
+                        reply.created_passthrough(&FOREVER, &attr, generation, fh, flags, backing);
+                    }
+                    None => reply.created(&FOREVER, &attr, generation, fh, flags),
+                }
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        with_buffer(size, |buffer| match self.fs.read(handle(fh), offset, buffer) {
+            Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let request = WriteRequest {
+            offset,
+            data,
+            from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+            kill_setid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            sync: flags.0 & libc::O_DSYNC != 0,
+        };
+        match self.fs.write(Self::caller(req), handle(fh), request) {
+            Ok(written) => reply.written(u32::try_from(written).unwrap_or(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // Said once: from then on the kernel closes without asking. Writes were charged when they were made.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        done(self.fs.release(handle(fh)), reply);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        done(self.fs.fsync(handle(fh), datasync), reply);
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.fs.opendir(node(ino)) {
+            Ok(id) => {
+                let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                reply.opened(FileHandle(id.get()), flags);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let result = self.fs.readdir(handle(fh), offset, &mut |listed| {
+            let kind = convert::kind(listed.kind);
+            reply.add(INodeNo(listed.ino), listed.position, kind, listed.name)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let result = self.fs.readdirplus(handle(fh), offset, &mut |listed, entry| {
+            let (attr, generation, ttl) = match entry {
+                Some(Entry { node, stat }) => (
+                    attributes(node.id().get(), stat),
+                    node.generation(),
+                    self.attribute_ttl(node.id()),
+                ),
+                // Number 0 tells the kernel to take the name and nothing else.
+                None => (convert::listed(listed.ino, listed.kind), 0, NEVER),
+            };
+            let generation = Generation(generation);
+            reply.add(attr.ino, listed.position, listed.name, &ttl, &attr, generation)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        done(self.fs.releasedir(handle(fh)), reply);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        done(self.fs.fsyncdir(handle(fh)), reply);
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        match self.fs.statfs() {
+            Ok(view) => reply.statfs(
+                view.total,
+                view.free,
+                view.available,
+                view.files,
+                view.files_free,
+                view.block_size,
+                view.name_max,
+                view.block_size,
+            ),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
+        done(self.fs.setxattr(Self::caller(req), node(ino), name, value, flags), reply);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(size, reply, |buffer| self.fs.getxattr(node(ino), name, buffer));
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(size, reply, |buffer| self.fs.listxattr(node(ino), buffer));
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(self.fs.removexattr(node(ino), name), reply);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        match self.fs.ioctl(node(ino), handle(fh), cmd, in_data) {
+            Ok(data) => reply.ioctl(0, &data),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = FallocateMode::from_raw(mode);
+        done(self.fs.fallocate(Self::caller(req), handle(fh), mode, offset, length), reply);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.fs.lseek(handle(fh), offset, whence) {
+            Ok(offset) => reply.offset(offset),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The reply has 32 bits for the number of bytes.
+        let len = len.min(u64::from(u32::MAX) & !0xfff);
+        let from = (handle(fh_in), offset_in);
+        let to = (handle(fh_out), offset_out);
+        match self.fs.copy_file_range(Self::caller(req), from, to, len) {
+            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! One connection to the kernel: what is negotiated, the worker threads, the end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuser::{Config, InitFlags, KernelConfig, Notifier, Session, SessionACL};
+
+use super::{Adapter, INodeNo, MAX_REQUEST, Negotiation};
+use crate::fs::Fs;
+use crate::node::NodeId;
+
+/// What every mount wants; each one is used where the kernel has it.
+///
+/// # Source
+/// Linux `include/uapi/linux/fuse.h`.
+const WANTED: [InitFlags; 14] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    InitFlags::FUSE_HAS_IOCTL_DIR,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_HAS_RESEND,
+];
+
+/// Requests that the kernel may have under way in the background.
+const MAX_BACKGROUND: u16 = 64;
+
+/// Answers the kernel's offer.
+pub(super) fn negotiate(config: &mut KernelConfig, wanted: Negotiation, fs: &Fs) {
+    for flag in WANTED {
+        if config.add_capabilities(flag).is_err() {
+            tracing::info!(?flag, "the kernel lacks a capability; going on without");
+        }
+    }
+    // The bounds of these three are the library's; a refused value leaves its default.
+    let _ = config.set_max_write(MAX_REQUEST);
+    let _ = config.set_max_readahead(MAX_REQUEST);
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    let passthrough = wanted.passthrough
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        && config.set_max_stack_depth(1).is_ok();
+    if wanted.passthrough && !passthrough {
+        tracing::info!("the kernel has no passthrough (Linux 6.9 and later); reads go through the daemon");
+    }
+    fs.set_passthrough(passthrough);
+}
+
+/// A connection whose first handshake is done.
+#[derive(Debug)]
+pub struct Connection {
+    session: Session<Adapter>,
+}
+
+/// Tells the kernel what it must not trust any more.
+#[derive(Clone, Debug)]
+pub struct KernelCache(Notifier);
+
+impl Connection {
+    /// Takes over a device descriptor that is mounted, and answers the kernel's first request.
+    ///
+    /// # Errors
+    /// Where the kernel's protocol is too old, or the mount is gone already.
+    pub fn open(
+        device: OwnedFd,
+        fs: Arc<Fs>,
+        negotiation: Negotiation,
+        workers: usize,
+    ) -> io::Result<Self> {
+        let mut config = Config::default();
+        config.acl = SessionACL::All;
+        config.n_threads = Some(workers.max(1));
+        let adapter = Adapter::new(fs, negotiation);
+        let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
+        Ok(Self { session })
+    }
+
+    /// For telling the kernel about changes it did not ask for.
+    pub fn kernel_cache(&self) -> KernelCache {
+        KernelCache(self.session.notifier())
+    }
+
+    /// Serves requests until the mount is gone.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn serve(self) -> io::Result<()> {
+        self.session.run()
+    }
+}
+
+impl KernelCache {
+    /// The attributes of an inode changed by themselves.
+    pub fn forget_attributes(&self, id: NodeId) {
+        // A negative offset means: attributes only.
+        if let Err(error) = self.0.inval_inode(INodeNo(id.get()), -1, 0) {
+            tracing::debug!(node = %id, %error, "the kernel did not take an invalidation");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Mount options, and the mount itself as the mount table shows it.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use rustix::mount::MountFlags;
+
+use crate::sys::mount::{self, AtimePolicy};
+
+/// The type that /proc/mounts shows.
+pub const FS_TYPE: &str = "fuse.simfs";
+/// What /proc/mounts shows as source, unless told otherwise: says nothing of the host, and is what guests' quota tools
+/// look for.
+pub const DEFAULT_SOURCE: &str = "/dev/simfs";
+
+/// Options of fstab that concern others, not the mount.
+const TOLERATED: [&str; 14] = [
+    "defaults", "_netdev", "nofail", "user", "nouser", "users", "owner", "group", "auto", "noauto",
+    "async", "nodiratime", "diratime", "nomand",
+];
+const TOLERATED_PREFIXES: [&str; 2] = ["x-", "comment="];
+
+/// How a VE is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Nothing can be changed through the mount.
+    pub read_only: bool,
+    /// Device nodes can be opened.
+    pub devices: bool,
+    /// Set-id bits have effect.
+    pub setid: bool,
+    /// Programs can be run.
+    pub exec: bool,
+    /// When reading updates the access time.
+    pub atime: AtimePolicy,
+    /// What the mount table shows as source.
+    pub source: String,
+    /// Reads go to the backing file in the kernel, where it can.
+    pub passthrough: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            devices: true,
+            setid: true,
+            exec: true,
+            atime: AtimePolicy::Inherited,
+            source: DEFAULT_SOURCE.to_owned(),
+            passthrough: true,
+        }
+    }
+}
+
+/// An option that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountOptionError {
+    /// Not an option of simfs.
+    #[error(
+        "unknown mount option '{0}': known are ro rw dev nodev suid nosuid exec noexec atime noatime strictatime relatime fsname=NAME passthrough=auto|off"
+    )]
+    Unknown(String),
+    /// The option is known, its value is not.
+    #[error("mount option '{option}={value}': {wanted}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What it may be.
+        wanted: &'static str,
+    },
+}
+
+impl MountOptions {
+    /// Reads options as in fstab, separated by commas; a later one overrides an earlier.
+    ///
+    /// # Errors
+    /// Names the option that is not known or the value that is not possible.
+    pub fn parse(options: &str) -> Result<Self, MountOptionError> {
+        let mut parsed = Self::default();
+        for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+            parsed.apply(option)?;
+        }
+        Ok(parsed)
+    }
+
+    fn apply(&mut self, option: &str) -> Result<(), MountOptionError> {
+        match option {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "dev" => self.devices = true,
+            "nodev" => self.devices = false,
+            "suid" => self.setid = true,
+            "nosuid" => self.setid = false,
+            "exec" => self.exec = true,
+            "noexec" => self.exec = false,
+            "atime" => self.atime = AtimePolicy::Inherited,
+            "noatime" => self.atime = AtimePolicy::Noatime,
+            "relatime" => self.atime = AtimePolicy::Relatime,
+            "strictatime" => self.atime = AtimePolicy::Strictatime,
+            _ => return self.apply_valued(option),
+        }
+        Ok(())
+    }
+
+    fn apply_valued(&mut self, option: &str) -> Result<(), MountOptionError> {
+        match option.split_once('=') {
+            Some(("fsname", name)) if name.is_empty() || name.contains('\0') => {
+                Err(MountOptionError::Value {
+                    option: "fsname",
+                    value: name.replace('\0', "\\0"),
+                    wanted: "give a name",
+                })
+            }
+            Some(("fsname", name)) => {
+                name.clone_into(&mut self.source);
+                Ok(())
+            }
+            Some(("passthrough", "auto")) => {
+                self.passthrough = true;
+                Ok(())
+            }
+            Some(("passthrough", "off")) => {
+                self.passthrough = false;
+                Ok(())
+            }
+            Some(("passthrough", value)) => Err(MountOptionError::Value {
+                option: "passthrough",
+                value: value.to_owned(),
+                wanted: "may be auto or off",
+            }),
+            _ if is_tolerated(option) => Ok(()),
+            _ => Err(MountOptionError::Unknown(option.to_owned())),
+        }
+    }
+
+    fn flags(&self) -> MountFlags {
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::RDONLY, self.read_only);
+        flags.set(MountFlags::NODEV, !self.devices);
+        flags.set(MountFlags::NOSUID, !self.setid);
+        flags.set(MountFlags::NOEXEC, !self.exec);
+        flags.set(MountFlags::NOATIME, self.atime == AtimePolicy::Noatime);
+        flags.set(MountFlags::RELATIME, self.atime == AtimePolicy::Relatime);
+        flags.set(MountFlags::STRICTATIME, self.atime == AtimePolicy::Strictatime);
+        flags
+    }
+}
+
+fn is_tolerated(option: &str) -> bool {
+    TOLERATED.contains(&option)
+        || TOLERATED_PREFIXES.iter().any(|prefix| option.starts_with(prefix))
+}
+
+/// Makes the mount: requests will arrive at the device.
+///
+/// # Errors
+/// mount(2)'s own.
+///
+/// # Source
+/// Linux `fs/fuse/inode.c`, mount options.
+pub fn attach(device: impl AsFd, mountpoint: &Path, options: &MountOptions) -> io::Result<()> {
+    let fd = device.as_fd().as_raw_fd();
+    let data = format!(
+        "fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+    );
+    let data = CString::new(data).map_err(io::Error::other)?;
+    mount::mount(Path::new(&options.source), mountpoint, FS_TYPE, options.flags(), &data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_option_wins() {
+        let options = MountOptions::parse("ro,nosuid,rw,noatime").unwrap();
+        assert!(!options.read_only && !options.setid);
+        assert_eq!(options.atime, AtimePolicy::Noatime);
+        assert_eq!(MountOptions::parse("").unwrap(), MountOptions::default());
+    }
+
+    #[test]
+    fn options_of_fstab_are_tolerated_and_others_are_named() {
+        assert!(MountOptions::parse("defaults,_netdev,nofail,user,x-systemd.automount").is_ok());
+        let error = MountOptions::parse("rw,frobnicate").unwrap_err();
+        assert_eq!(error, MountOptionError::Unknown("frobnicate".into()));
+        assert!(MountOptions::parse("passthrough=maybe").is_err());
+        assert!(MountOptions::parse("fsname=").is_err());
+    }
+}

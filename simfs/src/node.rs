@@ -1,0 +1,437 @@
+//! Inodes that the kernel knows: node id <-> file underneath, with what the totals hold for each.
+//!
+//! A node id is the inode number underneath (the root's is 1), so that it means the same to a successor process
+//! and `st_ino` is stable over remounts. A file is reached by its kernel file handle; descriptors are a bounded cache
+//! above that, so that millions of known inodes need no descriptors.
+//!
+//! Invariants:
+//! 1. A node stays in the table while the kernel holds lookups on it, or while its usage may still change by itself
+//!    (see [`crate::accounting::late`]).
+//! 2. An inode number that was reused takes over the lookups of its predecessor: the kernel's FORGETs name only the
+//!    number, so only their sum is known. The table entry goes when the sum is zero.
+//! 3. [`State::charged`] is what the accounts hold for the inode; it changes only with the state locked.
+//! 4. An inode without a name is kept by a descriptor here ([`State::pin`]) as long as it is open, and no longer.
+//!
+//! Lock order: `Node::state` of two nodes is taken in the order of their ids; then the quota engine's own locks. A shard
+//! of the table or of the descriptor cache is never held while a node's state is being locked.
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
+use quota::{Charged, InodeId, Owner, Reservation};
+
+use crate::error::{FsError, FsResult};
+use crate::fs::policy::OpenState;
+use crate::private::PrivateArea;
+use crate::sys::handle::KernelHandle;
+use crate::sys::stat::{FileKind, Stat};
+
+/// Number by which the kernel names an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u64);
+
+impl NodeId {
+    /// The root of the mount.
+    pub const ROOT: Self = Self(1);
+
+    /// Wraps a number that the kernel sent.
+    pub const fn new(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The plain number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Whether an inode still has a name.
+#[derive(Debug)]
+pub enum Presence {
+    /// It has a name.
+    Linked,
+    /// Its last name is gone, but it is open.
+    Unlinked,
+    /// It is gone; these are its last attributes, for those who still stand in it.
+    Gone(Box<Stat>),
+}
+
+/// What changes over the life of a node.
+#[derive(Debug)]
+pub struct State {
+    /// What the accounts hold for this inode; `None` once it is gone.
+    pub charged: Option<Charged>,
+    /// Whether it has a name.
+    pub presence: Presence,
+    /// Handles and their common I/O mode; `None` while nobody has it open.
+    pub open: Option<Box<OpenState>>,
+    /// Keeps an inode without a name in being while it is open.
+    pub pin: Option<Arc<OwnedFd>>,
+    /// Space promised for metadata that the backing file system has not allocated yet.
+    pub promised: Option<Box<Reservation>>,
+    /// Bytes written since the allocation was last known to be final.
+    pub unsettled: u64,
+    /// Whether the node is in the queue of late looks.
+    pub queued: bool,
+}
+
+/// One inode.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    ino: u64,
+    kind: FileKind,
+    handle: Option<KernelHandle>,
+    /// Holds the inode where the backing file system has no file handles.
+    held: Option<Arc<OwnedFd>>,
+    lookups: AtomicU64,
+    /// Bytes from the start of the file that are known to be allocated and written.
+    dense_to: AtomicU64,
+    /// The mode as it was last seen.
+    mode: AtomicU32,
+    state: Mutex<State>,
+}
+
+impl Node {
+    fn new(id: NodeId, found: Found) -> Self {
+        let Found { stat, handle, held } = found;
+        let charged = Charged { owner: stat.owner(), usage: stat.usage() };
+        Self {
+            id,
+            ino: stat.ino,
+            kind: stat.kind(),
+            handle,
+            held,
+            lookups: AtomicU64::new(0),
+            dense_to: AtomicU64::new(0),
+            mode: AtomicU32::new(stat.mode),
+            state: Mutex::new(State {
+                charged: Some(charged),
+                presence: Presence::Linked,
+                open: None,
+                pin: None,
+                promised: None,
+                unsettled: 0,
+                queued: false,
+            }),
+        }
+    }
+
+    /// The kernel's number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// File, directory, symlink, ...; never changes.
+    pub fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    /// The blob that reopens the file, where the backing file system has one.
+    pub fn handle(&self) -> Option<&KernelHandle> {
+        self.handle.as_ref()
+    }
+
+    /// How the quota journal names this inode.
+    pub fn inode_id(&self) -> InodeId {
+        match &self.handle {
+            Some(handle) => InodeId::new(self.ino, handle.handle_type(), handle.bytes()),
+            None => InodeId::new(self.ino, 0, &[]),
+        }
+    }
+
+    /// Tells inodes apart that had the same number one after the other.
+    pub fn generation(&self) -> u64 {
+        self.handle.as_ref().map_or(0, |handle| u64::from(handle.generation()))
+    }
+
+    /// The node's accounting and open state. Lock order: by node id.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The same where nobody holds it; for callers that hold another node's state.
+    pub fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock()
+    }
+
+    /// Bytes from the start that need no new space when written.
+    pub fn dense_to(&self) -> u64 {
+        self.dense_to.load(Ordering::Acquire)
+    }
+
+    /// The file is now known to be allocated up to here.
+    pub fn extend_dense(&self, end: u64) {
+        self.dense_to.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// From here on the file may have holes.
+    pub fn cut_dense(&self, from: u64) {
+        self.dense_to.fetch_min(from, Ordering::AcqRel);
+    }
+
+    /// Whether a write must look for set-id bits.
+    pub fn may_have_setid(&self) -> bool {
+        self.mode.load(Ordering::Relaxed) & (libc::S_ISUID | libc::S_ISGID) != 0
+    }
+
+    /// Whether new entries of this directory get its group.
+    pub fn passes_on_group(&self) -> bool {
+        self.mode.load(Ordering::Relaxed) & libc::S_ISGID != 0
+    }
+
+    /// Notes the present mode.
+    pub fn note_mode(&self, stat: &Stat) {
+        self.mode.store(stat.mode, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// Who is charged, if the inode is still there.
+    pub fn owner(&self) -> Option<Owner> {
+        self.charged.map(|charged| charged.owner)
+    }
+
+    /// Whether the last name is gone.
+    pub fn is_linked(&self) -> bool {
+        matches!(self.presence, Presence::Linked)
+    }
+}
+
+/// The states of several nodes, locked in the order of their ids.
+pub struct Locked<'a> {
+    guards: smallvec::SmallVec<[(&'a Node, MutexGuard<'a, State>); 4]>,
+}
+
+impl<'a> Locked<'a> {
+    /// Locks each of these nodes once.
+    pub fn new<const N: usize>(mut nodes: [Option<&'a Node>; N]) -> Self {
+        nodes.sort_by_key(|node| node.map(|node| node.id));
+        let mut guards: smallvec::SmallVec<[(&Node, MutexGuard<'_, State>); 4]> =
+            smallvec::SmallVec::new();
+        for node in nodes.into_iter().flatten() {
+            if guards.last().is_none_or(|(last, _)| !std::ptr::eq(*last, node)) {
+                guards.push((node, node.state()));
+            }
+        }
+        Self { guards }
+    }
+
+    /// The state of one of them.
+    #[expect(clippy::expect_used, reason = "callers name nodes that they gave to `new`")]
+    pub fn of(&mut self, node: &Node) -> &mut State {
+        let found = self.guards.iter_mut().find(|(known, _)| std::ptr::eq(*known, node));
+        &mut found.expect("the node is one of those that were locked").1
+    }
+}
+
+/// An inode as it was found underneath.
+#[derive(Debug)]
+pub struct Found {
+    /// Its attributes.
+    pub stat: Stat,
+    /// Its kernel file handle, where there is one.
+    pub handle: Option<KernelHandle>,
+    /// A descriptor, where there is no handle.
+    pub held: Option<Arc<OwnedFd>>,
+}
+
+const FD_SHARDS: usize = 16;
+
+/// All nodes of a mount and the descriptors that are open for them.
+#[derive(Debug)]
+pub struct Nodes {
+    area: Arc<PrivateArea>,
+    root: Arc<Node>,
+    table: DashMap<NodeId, Arc<Node>>,
+    /// O_PATH descriptors, least recently used first out; a leaf lock.
+    descriptors: Vec<Mutex<LruCache<NodeId, Arc<OwnedFd>>>>,
+}
+
+impl Nodes {
+    /// The table with the root in it; at most `descriptors` are kept open for known inodes.
+    pub fn new(area: Arc<PrivateArea>, root: Found, descriptors: usize) -> Self {
+        let root = Arc::new(Node::new(NodeId::ROOT, root));
+        let shard = NonZeroUsize::new(descriptors / FD_SHARDS).unwrap_or(NonZeroUsize::MIN);
+        let shards = (0..FD_SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect::<Vec<_>>();
+        for cache in &shards {
+            cache.lock().resize(shard);
+        }
+        let table = DashMap::new();
+        table.insert(NodeId::ROOT, root.clone());
+        Self { area, root, table, descriptors: shards }
+    }
+
+    /// The root of the mount.
+    pub fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    /// How many inodes are known.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether none but the root is known.
+    pub fn is_empty(&self) -> bool {
+        self.table.len() <= 1
+    }
+
+    /// The node with this id.
+    ///
+    /// # Errors
+    /// [`FsError::UnknownNode`] where the kernel names one that was never handed out.
+    pub fn get(&self, id: NodeId) -> FsResult<Arc<Node>> {
+        match self.table.get(&id) {
+            Some(node) => Ok(node.clone()),
+            None => Err(FsError::UnknownNode(id)),
+        }
+    }
+
+    /// The id under which an inode is known: its number, unless it is the root.
+    pub fn id_of(&self, stat: &Stat) -> NodeId {
+        if stat.ino == self.root.ino { NodeId::ROOT } else { NodeId::new(stat.ino) }
+    }
+
+    /// The node for an inode that was found, without counting a lookup.
+    pub fn intern(&self, found: Found) -> Arc<Node> {
+        let id = self.id_of(&found.stat);
+        if id == NodeId::ROOT {
+            return self.root.clone();
+        }
+        match self.table.entry(id) {
+            Entry::Occupied(mut entry) => {
+                if is_same(entry.get(), &found) {
+                    return entry.get().clone();
+                }
+                let node = Arc::new(Node::new(id, found));
+                let owed = entry.get().lookups.load(Ordering::Acquire);
+                node.lookups.store(owed, Ordering::Release);
+                entry.insert(node.clone());
+                self.shard(id).lock().pop(&id);
+                node
+            }
+            Entry::Vacant(entry) => entry.insert(Arc::new(Node::new(id, found))).clone(),
+        }
+    }
+
+    /// The node for an inode that is being handed to the kernel: one more lookup.
+    pub fn look_up(&self, found: Found) -> Arc<Node> {
+        loop {
+            let node = self.intern(Found {
+                stat: found.stat,
+                handle: found.handle,
+                held: found.held.clone(),
+            });
+            // Counted under the shard's lock, so that a FORGET cannot remove the entry in between.
+            if let Some(entry) = self.table.get(&node.id)
+                && Arc::ptr_eq(entry.value(), &node)
+            {
+                node.lookups.fetch_add(1, Ordering::AcqRel);
+                return node;
+            }
+        }
+    }
+
+    /// The kernel drops `count` lookups. The entry goes with the last, unless `keep` says that it is still needed.
+    pub fn forget(&self, id: NodeId, count: u64) {
+        if id == NodeId::ROOT {
+            return;
+        }
+        let gone = self.table.remove_if(&id, |_, node| {
+            let before = node.lookups.load(Ordering::Acquire);
+            let after = before.saturating_sub(count);
+            node.lookups.store(after, Ordering::Release);
+            after == 0 && !is_needed(node)
+        });
+        if gone.is_some() {
+            self.shard(id).lock().pop(&id);
+        }
+    }
+
+    /// Removes a node that nobody needs any more.
+    pub fn tidy(&self, node: &Node) {
+        if node.id == NodeId::ROOT {
+            return;
+        }
+        let unused = |_: &NodeId, known: &Arc<Node>| {
+            std::ptr::eq(Arc::as_ptr(known), node)
+                && known.lookups.load(Ordering::Acquire) == 0
+                && !is_needed(known)
+        };
+        if self.table.remove_if(&node.id, unused).is_some() {
+            self.shard(node.id).lock().pop(&node.id);
+        }
+    }
+
+    /// An O_PATH descriptor of the node.
+    ///
+    /// # Errors
+    /// ESTALE where the inode is gone; EMFILE and the like from the kernel.
+    pub fn descriptor(&self, node: &Node) -> io::Result<Arc<OwnedFd>> {
+        if let Some(held) = &node.held {
+            return Ok(held.clone());
+        }
+        if let Some(found) = self.shard(node.id).lock().get(&node.id) {
+            return Ok(found.clone());
+        }
+        let Some(handle) = &node.handle else {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        };
+        let fd = Arc::new(self.area.open_handle(handle, libc::O_PATH | libc::O_NOFOLLOW)?);
+        self.shard(node.id).lock().put(node.id, fd.clone());
+        Ok(fd)
+    }
+
+    /// Closes the cached descriptor, so that an inode without a name can go.
+    pub fn drop_descriptor(&self, node: &Node) {
+        self.shard(node.id).lock().pop(&node.id);
+    }
+
+    /// Keeps a descriptor that was opened for another purpose.
+    pub fn keep_descriptor(&self, node: &Node, fd: Arc<OwnedFd>) {
+        self.shard(node.id).lock().put(node.id, fd);
+    }
+
+    /// All nodes, for a walk; entries may come and go meanwhile.
+    pub fn snapshot(&self) -> Vec<Arc<Node>> {
+        self.table.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    fn shard(&self, id: NodeId) -> &Mutex<LruCache<NodeId, Arc<OwnedFd>>> {
+        let shards = self.descriptors.len().max(1);
+        let index = usize::try_from(id.0).unwrap_or(usize::MAX) % shards;
+        self.descriptors.get(index).unwrap_or_else(|| unreachable!("index is below the length"))
+    }
+}
+
+fn is_same(node: &Node, found: &Found) -> bool {
+    match (&node.handle, &found.handle) {
+        (Some(known), Some(seen)) => known == seen,
+        // Without handles a held descriptor keeps the number from being reused.
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn is_needed(node: &Node) -> bool {
+    // A locked state means that an operation is under way, which tidies up after itself.
+    match node.state.try_lock() {
+        Some(state) => state.queued || state.open.is_some(),
+        None => true,
+    }
+}

@@ -1,0 +1,70 @@
+//! What the caller of a request may do beyond its ids: asked only when the answer matters.
+//!
+//! Capabilities count in the user namespace that the VE runs in: the host's, or the one that the VE's first process was
+//! seen in. A namespace that some user of the VE made inside counts for nothing.
+
+use std::io;
+use std::sync::OnceLock;
+
+use quota::Gid;
+use rustix::thread::CapabilitySet;
+
+use crate::sys::process::{CallerLook, UserNamespace};
+
+/// Looks callers up in /proc.
+#[derive(Debug)]
+pub struct Privileges {
+    processes: CallerLook,
+    host: UserNamespace,
+    ve: OnceLock<UserNamespace>,
+}
+
+impl Privileges {
+    /// Opens /proc.
+    ///
+    /// # Errors
+    /// Where /proc cannot be opened.
+    pub fn new() -> io::Result<Self> {
+        let processes = CallerLook::open()?;
+        let host = processes.user_namespace(std::process::id())?;
+        Ok(Self { processes, host, ve: OnceLock::new() })
+    }
+
+    /// The VE runs in the user namespace of this process; the first that is named counts.
+    pub fn learn_ve(&self, pid: u32) {
+        if let Ok(namespace) = self.processes.user_namespace(pid) {
+            self.ve.get_or_init(|| namespace);
+        }
+    }
+
+    /// CAP_SYS_RESOURCE: second-level limits do not hold.
+    ///
+    /// # Source
+    /// Linux `fs/quota/dquot.c`, `ignore_hardlimit`.
+    pub fn passes_second_level(&self, pid: u32) -> bool {
+        self.has(pid, CapabilitySet::SYS_RESOURCE)
+    }
+
+    /// CAP_FSETID: writing and truncating leave set-id bits alone.
+    pub fn may_keep_setid(&self, pid: u32) -> bool {
+        self.has(pid, CapabilitySet::FSETID)
+    }
+
+    /// CAP_FSETID, or membership in the group.
+    pub fn may_keep_setgid(&self, pid: u32, group: Gid) -> bool {
+        self.may_keep_setid(pid)
+            || self
+                .processes
+                .supplementary_groups(pid)
+                .is_ok_and(|groups| groups.contains(&group))
+    }
+
+    fn has(&self, pid: u32, capability: CapabilitySet) -> bool {
+        let Ok(namespace) = self.processes.user_namespace(pid) else { return false };
+        (namespace == self.host || self.ve.get() == Some(&namespace))
+            && self
+                .processes
+                .effective_capabilities(pid)
+                .is_ok_and(|held| held.contains(capability))
+    }
+}

@@ -1,0 +1,215 @@
+//! One request: look at the caller, read its arguments, answer.
+//!
+//! Order: open the caller's files, ask the kernel whether the request still stands (only then do they belong to the
+//! caller), read, ask again before changing anything and before writing to the caller.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::abi::call::{Call, Target};
+use super::abi::command::Command;
+use super::abi::{Input, Output};
+use super::caller::{AdminPolicy, Caller, Credentials, is_home};
+use super::decide;
+use super::id_map::IdMap;
+use super::refusal::Refusal;
+use super::second_level::SecondLevel;
+use crate::sys::seccomp::{Notification, NotifyFd};
+use crate::sys::task::{DeviceNumber, Memory, NamespaceId, Task};
+
+/// The node that the tools find in the mount table.
+pub const DEVICE_PATH: &str = "/dev/simfs";
+/// `PATH_MAX`, with the closing zero.
+const PATH_MAX: usize = 4096;
+
+/// A filter's listener.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its descriptor.
+    pub notify: NotifyFd,
+    /// The VE's user namespace; `None` if the runtime never named a process of the VE: nobody is administrator then.
+    pub home: Option<NamespaceId>,
+}
+
+/// What all requests of a VE share.
+pub struct Server {
+    /// The /proc in which the callers' thread numbers mean something.
+    pub proc: OwnedFd,
+    /// The VE's mount.
+    pub device: DeviceNumber,
+    /// Who administers.
+    pub policy: AdminPolicy,
+    /// Its users' and groups' quota.
+    pub level: Arc<dyn SecondLevel>,
+}
+
+impl Server {
+    /// Serves one request to the end. If the caller has gone, nobody hears the answer.
+    pub fn answer(&self, listener: &Listener, notification: &Notification) {
+        let result = self.handle(listener, notification);
+        let errno = result.map_or_else(Refusal::errno, |()| 0);
+        let cookie = notification.cookie;
+        tracing::debug!(op = "quotactl", tid = notification.tid, errno);
+        if let Err(error) = listener.notify.respond(cookie, errno) {
+            tracing::debug!(op = "quotactl", tid = notification.tid, %error, "not heard");
+        }
+    }
+
+    fn handle(&self, listener: &Listener, notification: &Notification) -> Result<(), Refusal> {
+        let call = Call::read(notification).ok_or(Refusal::NotSupported)?;
+        if let Target::Path(address) = call.target {
+            if call.word.kind.is_none() {
+                return Err(Refusal::Invalid);
+            }
+            if address == 0 {
+                let sync = call.word.command == Some(Command::Sync);
+                return if sync { Ok(()) } else { Err(Refusal::NoDevice) };
+            }
+        }
+        let task = Task::open(&self.proc, notification.tid).map_err(unreadable)?;
+        let memory = task.memory().map_err(unreadable)?;
+        let visit = Visit {
+            server: self,
+            listener,
+            cookie: notification.cookie,
+            task,
+            memory,
+        };
+        visit.check_still_waiting()?;
+        visit.check_target(call.target)?;
+        visit.carry_out(&call)
+    }
+}
+
+/// A caller whose request stands, with its files open.
+struct Visit<'a> {
+    server: &'a Server,
+    listener: &'a Listener,
+    cookie: u64,
+    task: Task,
+    memory: Memory,
+}
+
+impl Visit<'_> {
+    fn check_still_waiting(&self) -> Result<(), Refusal> {
+        self.listener
+            .notify
+            .id_valid(self.cookie)
+            .map_err(unreadable)
+    }
+
+    fn check_target(&self, target: Target) -> Result<(), Refusal> {
+        match target {
+            Target::Descriptor(number) => match self.task.descriptor_device(number) {
+                Ok(device) if device == self.server.device => Ok(()),
+                Ok(_) => Err(Refusal::NotSupported),
+                Err(_) => Err(Refusal::BadDescriptor),
+            },
+            Target::Path(address) => {
+                let path = self.read_path(address)?;
+                if path == DEVICE_PATH.as_bytes() {
+                    return Ok(());
+                }
+                self.check_device(&path).map_err(|refusal| {
+                    // We look with more rights than the caller: it must not learn what exists where it may not look.
+                    let is_admin = self.caller().is_ok_and(|caller| caller.is_admin);
+                    if is_admin { refusal } else { Refusal::NoDevice }
+                })
+            }
+        }
+    }
+
+    fn check_device(&self, path: &[u8]) -> Result<(), Refusal> {
+        match self.task.block_device(path) {
+            Ok(Some(device)) if device == self.server.device => Ok(()),
+            Ok(Some(_)) => Err(Refusal::NoDevice),
+            Ok(None) => Err(Refusal::NotBlockDevice),
+            Err(error) => Err(match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => Refusal::NotFound,
+                Some(libc::EACCES) => Refusal::SearchDenied,
+                Some(libc::ELOOP) => Refusal::TooManyLinks,
+                Some(libc::ENAMETOOLONG) => Refusal::NameTooLong,
+                _ => Refusal::NoDevice,
+            }),
+        }
+    }
+
+    fn carry_out(&self, call: &Call) -> Result<(), Refusal> {
+        let (permitted, caller) = decide::authorize(call.word, call.id, || self.caller())?;
+        let input = self.read_input(call, permitted.command)?;
+        if permitted.command.changes_state() {
+            self.check_still_waiting()?;
+        }
+        let level = self.server.level.as_ref();
+        let output = decide::carry_out(permitted, caller.as_ref(), &input, level)?;
+        self.write_output(call, &output)
+    }
+
+    fn caller(&self) -> Result<Caller, Refusal> {
+        let text = |name| self.task.text(name).map_err(unreadable);
+        let map = |name| IdMap::parse(&text(name)?).map_err(|_| Refusal::Fault);
+        let credentials = Credentials::parse(&text("status")?).ok_or(Refusal::Fault)?;
+        let namespace = self.task.user_namespace().map_err(unreadable)?;
+        let home = is_home(self.listener.home, namespace);
+        let (uids, gids) = (map("uid_map")?, map("gid_map")?);
+        Ok(Caller::new(
+            credentials,
+            uids,
+            gids,
+            home,
+            self.server.policy,
+        ))
+    }
+
+    /// The path at an address, without its closing zero.
+    fn read_path(&self, address: u64) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = vec![0; PATH_MAX];
+        let length = self
+            .memory
+            .read(address, &mut bytes)
+            .map_err(|_| Refusal::BadAddress)?;
+        bytes.truncate(length);
+        match bytes.iter().position(|byte| *byte == 0) {
+            Some(end) => bytes.truncate(end),
+            None if length == PATH_MAX => return Err(Refusal::NameTooLong),
+            None => return Err(Refusal::BadAddress),
+        }
+        Ok(bytes)
+    }
+
+    fn read_input(&self, call: &Call, command: Command) -> Result<Input, Refusal> {
+        let mut bytes = vec![0; Input::size(command, call.layout)];
+        if !bytes.is_empty() {
+            let length = self.memory.read(call.data, &mut bytes);
+            if !length.is_ok_and(|length| length == bytes.len()) {
+                return Err(Refusal::BadAddress);
+            }
+        }
+        Input::decode(command, &bytes).ok_or(Refusal::BadAddress)
+    }
+
+    fn write_output(&self, call: &Call, output: &Output) -> Result<(), Refusal> {
+        let bytes = output.encode(call.layout);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.check_still_waiting()?;
+        match self.memory.write(call.data, &bytes) {
+            Ok(length) if length == bytes.len() => Ok(()),
+            _ => Err(Refusal::BadAddress),
+        }
+    }
+}
+
+/// The caller's files cannot be read: it is gone, or we lack the right to trace it.
+#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+fn unreadable(error: io::Error) -> Refusal {
+    let gone = [libc::ENOENT, libc::ESRCH]
+        .map(Some)
+        .contains(&error.raw_os_error());
+    if !gone {
+        tracing::warn!(op = "quotactl", %error, "caller cannot be looked at");
+    }
+    Refusal::Fault
+}

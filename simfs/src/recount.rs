@@ -1,0 +1,179 @@
+//! A recount of a private area in service, exact although the guest goes on changing it.
+//!
+//! Each inode is looked at once, with its state locked, and added to a shadow of the totals. From then on every change of
+//! its usage is applied to the shadow as well; a change of an inode that was not looked at yet is not, for it will be
+//! seen. What is created is taken as looked at. A directory that is moved meanwhile is walked (again) at its
+//! new place, so nothing slips from a part that is still to be walked into one that has been. In the end the shadow
+//! and the totals must agree.
+//!
+//! Invariants:
+//! 1. Totals and shadow change together, under the lock of [`Recount`]; so their difference is exact at every moment.
+//! 2. The shadow holds what inodes occupy, whatever their accounts say. Where the two differ (somebody edited the private
+//!    area behind the mount), the next change starts from what was seen.
+//!
+//! Bound: a number for each inode of the private area while the recount runs.
+//! Lock order: a node's state, then the recount, then the engine's own.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quota::{Change, Charged, Tally};
+
+use crate::node::Node;
+
+/// A recount that is under way.
+#[derive(Debug)]
+pub struct Recount {
+    repairs: bool,
+    shadow: Mutex<Shadow>,
+}
+
+#[derive(Debug, Default)]
+struct Shadow {
+    seen: HashSet<u64>,
+    occupied: Tally,
+    /// What was seen of inodes whose accounts say something else.
+    edited: HashMap<u64, Charged>,
+    moved: VecDeque<Arc<Node>>,
+}
+
+/// The outcome.
+#[derive(Debug)]
+pub struct Counted {
+    /// What the inodes occupy.
+    pub occupied: Tally,
+    /// How many there are.
+    pub inodes: u64,
+}
+
+impl Recount {
+    /// A recount that has seen nothing yet. One that `repairs` ends with the totals being replaced, so each inode that it
+    /// looks at is from then on taken to be accounted as it is.
+    pub fn new(repairs: bool) -> Self {
+        Self { repairs, shadow: Mutex::new(Shadow::default()) }
+    }
+
+    /// Whether the totals will be replaced.
+    pub fn repairs(&self) -> bool {
+        self.repairs
+    }
+
+    /// Applies changes to the totals, by `apply`, and to the shadow.
+    pub fn together(&self, changes: &[Change], apply: impl FnOnce()) {
+        let mut shadow = self.shadow.lock();
+        apply();
+        for change in changes {
+            shadow.apply(change);
+        }
+    }
+
+    /// Looks at an inode: what its account holds, and what it occupies. An inode that was seen before does not count again.
+    /// The caller holds the node's state.
+    pub fn visit(&self, ino: u64, accounted: Option<Charged>, occupied: Charged) {
+        let mut shadow = self.shadow.lock();
+        if !shadow.seen.insert(ino) {
+            return;
+        }
+        shadow.occupied.add(occupied.owner, occupied.usage);
+        if accounted != Some(occupied) {
+            shadow.edited.insert(ino, occupied);
+        }
+    }
+
+    /// How many inodes were looked at so far.
+    pub fn seen(&self) -> u64 {
+        u64::try_from(self.shadow.lock().seen.len()).unwrap_or(u64::MAX)
+    }
+
+    /// A directory was moved: its tree is to be walked again.
+    pub fn moved(&self, dir: Arc<Node>) {
+        self.shadow.lock().moved.push_back(dir);
+    }
+
+    /// The next directory that was moved.
+    pub fn next_moved(&self) -> Option<Arc<Node>> {
+        self.shadow.lock().moved.pop_front()
+    }
+
+    /// The end: `compare` sees the sum while nothing can change.
+    pub fn finish<R>(&self, compare: impl FnOnce(&Counted) -> R) -> R {
+        let mut shadow = self.shadow.lock();
+        let counted = Counted {
+            occupied: std::mem::take(&mut shadow.occupied),
+            inodes: u64::try_from(shadow.seen.len()).unwrap_or(u64::MAX),
+        };
+        compare(&counted)
+    }
+}
+
+impl Shadow {
+    fn apply(&mut self, change: &Change) {
+        let ino = change.inode.ino();
+        if change.before.is_none() {
+            self.seen.insert(ino);
+        } else if !self.seen.contains(&ino) {
+            return;
+        }
+        if let Some(before) = self.edited.remove(&ino).or(change.before) {
+            self.occupied.remove(before.owner, before.usage);
+        }
+        match change.after {
+            Some(after) => self.occupied.add(after.owner, after.usage),
+            // The number may come back as another inode.
+            None => drop(self.seen.remove(&ino)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quota::{Bytes, InodeId, Owner, Subject, Usage};
+
+    fn charged(uid: u32, bytes: u64) -> Charged {
+        Charged { owner: Owner::new(uid, uid), usage: Usage::inode(Bytes::new(bytes)) }
+    }
+
+    fn change(ino: u64, before: Option<Charged>, after: Option<Charged>) -> Change {
+        Change { inode: InodeId::new(ino, 0, &[]), before, after }
+    }
+
+    #[test]
+    fn a_change_counts_only_behind_the_walk() {
+        let recount = Recount::new(false);
+        recount.visit(1, Some(charged(0, 10)), charged(0, 10));
+        let changes = [
+            change(1, Some(charged(0, 10)), Some(charged(0, 30))),
+            change(2, Some(charged(0, 5)), Some(charged(0, 7))),
+            change(3, None, Some(charged(5, 1))),
+        ];
+        recount.together(&changes, || {});
+        recount.visit(2, Some(charged(0, 7)), charged(0, 7));
+        recount.visit(2, Some(charged(0, 7)), charged(0, 7));
+        recount.finish(|counted| {
+            assert_eq!(counted.occupied.ve.space, Bytes::new(38));
+            assert_eq!(counted.inodes, 3);
+        });
+    }
+
+    #[test]
+    fn an_edited_inode_that_changes_later_is_not_counted_twice() {
+        let recount = Recount::new(false);
+        recount.visit(1, Some(charged(0, 10)), charged(0, 50));
+        recount.together(&[change(1, Some(charged(0, 10)), Some(charged(0, 60)))], || {});
+        recount.finish(|counted| {
+            let root = counted.occupied.usage(Subject::Ve).space;
+            assert_eq!(root, Bytes::new(60));
+        });
+    }
+
+    #[test]
+    fn a_number_that_is_reused_counts_as_another_inode() {
+        let recount = Recount::new(false);
+        recount.visit(9, Some(charged(0, 4)), charged(0, 4));
+        recount.together(&[change(9, Some(charged(0, 4)), None)], || {});
+        recount.together(&[change(9, None, Some(charged(1, 8)))], || {});
+        recount.finish(|counted| assert_eq!(counted.occupied.ve.space, Bytes::new(8)));
+    }
+}

@@ -1,0 +1,119 @@
+//! Processes of our own: fork, wait, a session without a terminal.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, WaitOptions};
+
+/// A child process that is waited for once.
+#[must_use = "a child that is not waited for stays as a zombie"]
+#[derive(Debug)]
+pub struct Child(Pid);
+
+/// Which side of the fork this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// The process that forked.
+    Parent(Child),
+    /// The new one.
+    Child,
+}
+
+/// fork(2), for a process that has one thread.
+///
+/// # Errors
+/// The kernel's; EBUSY where the process has more than one thread.
+pub fn fork() -> io::Result<Forked> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: this is the only thread, so the child finds no lock held by a thread that it does not have.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Pid::from_raw(pid)
+            .map(|pid| Forked::Parent(Child(pid)))
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD)),
+    }
+}
+
+impl Child {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.0.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Waits for its end: its exit code, or 128 + the signal that ended it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait(self) -> io::Result<i32> {
+        loop {
+            match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
+                Ok(Some((_, status))) => {
+                    let by_signal = || status.terminating_signal().map(|signal| 128 + signal);
+                    return Ok(status.exit_status().or_else(by_signal).unwrap_or(1));
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Leaves the terminal: a session of its own, nothing to read, output to a log file.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach(log: &Path) -> io::Result<()> {
+    rustix::process::setsid()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let log = rustix::fs::open(log, flags, Mode::RUSR | Mode::WUSR)?;
+    rustix::stdio::dup2_stdin(null.as_fd())?;
+    rustix::stdio::dup2_stdout(log.as_fd())?;
+    rustix::stdio::dup2_stderr(log.as_fd())?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+/// Blocks the signals that ask for an end, in this thread and those it starts.
+///
+/// # Errors
+/// The kernel's.
+pub fn block_end_signals() -> io::Result<EndSignals> {
+    // SAFETY: the set is filled by sigemptyset before it is read, and outlives the calls.
+    let set = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        let result = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        if result != 0 {
+            return Err(io::Error::from_raw_os_error(result));
+        }
+        set
+    };
+    Ok(EndSignals(set))
+}
+
+/// The signals that ask for an end, blocked.
+pub struct EndSignals(libc::sigset_t);
+
+impl EndSignals {
+    /// Waits for one of them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait(&self) -> io::Result<i32> {
+        let mut signal = 0;
+        // SAFETY: both pointers are to live variables; the set was filled when it was made.
+        match unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } {
+            0 => Ok(signal),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}

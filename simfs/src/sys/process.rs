@@ -1,0 +1,198 @@
+//! What `/proc` says of the caller of a request.
+//!
+//! Read through a held descriptor of `/proc`, which works after the process gave up its view of the host. A caller that
+//! is gone, or not visible from here (pid 0), is an error; callers then decide as for an unprivileged stranger.
+//!
+//! No locks.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use quota::Gid;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::thread::CapabilitySet;
+
+use super::creds::GROUPS_MAX;
+
+/// Bound on the length of a status file: all groups that Linux allows, and the rest.
+const STATUS_MAX: usize = GROUPS_MAX * 11 + 16 * 1024;
+
+/// A held `/proc`, and the user namespace whose capabilities count.
+#[derive(Debug)]
+pub struct CallerLook {
+    proc_dir: OwnedFd,
+    own_namespace: UserNamespace,
+}
+
+/// A user namespace, as its inode number names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UserNamespace(u64);
+
+impl CallerLook {
+    /// Opens `/proc`; the user namespace of this process becomes the one whose capabilities count.
+    pub fn open() -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc_dir = rustix::fs::open(Path::new("/proc"), flags, Mode::empty())?;
+        let own_namespace = namespace_of(&proc_dir, "self")?;
+        Ok(Self {
+            proc_dir,
+            own_namespace,
+        })
+    }
+
+    /// Whether the thread has CAP_SYS_RESOURCE where it counts: a capability in a namespace that a user made for
+    /// himself does not. "No" for a thread that cannot be seen (0, or gone).
+    pub fn has_sys_resource(&self, pid: u32) -> bool {
+        let effective = self.effective_capabilities(pid);
+        effective.is_ok_and(|set| set.contains(CapabilitySet::SYS_RESOURCE))
+            && self
+                .user_namespace(pid)
+                .is_ok_and(|namespace| namespace == self.own_namespace)
+    }
+
+    /// The supplementary groups of a thread.
+    pub fn supplementary_groups(&self, pid: u32) -> io::Result<Vec<Gid>> {
+        let status = self.status(pid)?;
+        let line = field(&status, "Groups:")?;
+        line.split_whitespace()
+            .map(|group| group.parse().map(Gid::new).map_err(|_| malformed()))
+            .collect()
+    }
+
+    /// The effective capabilities of a thread, in its own user namespace.
+    pub fn effective_capabilities(&self, pid: u32) -> io::Result<CapabilitySet> {
+        let status = self.status(pid)?;
+        let bits =
+            u64::from_str_radix(field(&status, "CapEff:")?.trim(), 16).map_err(|_| malformed())?;
+        Ok(CapabilitySet::from_bits_retain(bits))
+    }
+
+    /// The user namespace of a thread.
+    pub fn user_namespace(&self, pid: u32) -> io::Result<UserNamespace> {
+        namespace_of(&self.proc_dir, &visible(pid)?.to_string())
+    }
+
+    fn status(&self, pid: u32) -> io::Result<String> {
+        let path = format!("{}/status", visible(pid)?);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = std::fs::File::from(rustix::fs::openat(
+            &self.proc_dir,
+            path,
+            flags,
+            Mode::empty(),
+        )?);
+        let mut text = Vec::with_capacity(2048);
+        let bound = u64::try_from(STATUS_MAX).map_err(io::Error::other)?;
+        io::Read::read_to_end(&mut io::Read::take(file, bound), &mut text)?;
+        // The name of the program may be any bytes.
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// A pid that is one: 0 stands for a thread outside of our pid namespace.
+fn visible(pid: u32) -> io::Result<u32> {
+    if pid == 0 {
+        Err(io::Error::from_raw_os_error(libc::ESRCH))
+    } else {
+        Ok(pid)
+    }
+}
+
+fn namespace_of(proc_dir: &OwnedFd, process: &str) -> io::Result<UserNamespace> {
+    // The entry is a magic link to the namespace: it is followed, and its inode number is the answer.
+    let path = format!("{process}/ns/user");
+    Ok(UserNamespace(
+        rustix::fs::statat(proc_dir, path, AtFlags::empty())?.st_ino,
+    ))
+}
+
+/// What stands behind `key` at the start of a line. A newline in the name of the program is escaped there, so no
+/// guest can forge a line.
+fn field<'a>(status: &'a str, key: &str) -> io::Result<&'a str> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .ok_or_else(malformed)
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a process status file that is not understood",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::creds::{self, Identity};
+
+    fn own_thread() -> u32 {
+        rustix::thread::gettid().as_raw_pid().cast_unsigned()
+    }
+
+    #[test]
+    fn a_thread_is_described_as_it_is() {
+        let look = CallerLook::open().unwrap();
+        let groups = [Gid::new(7), Gid::new(70_000)];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                creds::prepare_thread().unwrap();
+                let own = own_thread();
+                let caller = Identity::assume_with_groups(0, 0, &groups, 0).unwrap();
+                assert_eq!(look.supplementary_groups(own).unwrap(), groups);
+                drop(caller);
+                assert_eq!(look.supplementary_groups(own).unwrap(), []);
+                let mut sets = rustix::thread::capabilities(None).unwrap();
+                assert_eq!(look.effective_capabilities(own).unwrap(), sets.effective);
+                let had = sets.effective.contains(CapabilitySet::SYS_RESOURCE);
+                assert_eq!(look.has_sys_resource(own), had);
+                sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+                rustix::thread::set_capabilities(None, sets).unwrap();
+                assert!(!look.has_sys_resource(own));
+            });
+        });
+    }
+
+    #[test]
+    fn a_capability_of_a_users_own_namespace_does_not_count() {
+        let look = CallerLook::open().unwrap();
+        let child = std::process::Command::new("unshare")
+            .args(["--user", "sleep", "60"])
+            .spawn();
+        let Ok(mut child) = child else { return };
+        let pid = child.id();
+        let mut seen = None;
+        for _ in 0..500 {
+            let foreign = look
+                .user_namespace(pid)
+                .is_ok_and(|namespace| namespace != look.own_namespace);
+            let capable = look
+                .effective_capabilities(pid)
+                .is_ok_and(|set| set.contains(CapabilitySet::SYS_RESOURCE));
+            if foreign && capable {
+                seen = Some(look.has_sys_resource(pid));
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        // Without user namespaces there is nothing to tell apart.
+        assert_ne!(seen, Some(true));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        child.wait().unwrap();
+        let look = CallerLook::open().unwrap();
+        for pid in [child.id(), 0, u32::MAX] {
+            assert!(look.supplementary_groups(pid).is_err());
+            assert!(look.effective_capabilities(pid).is_err());
+            assert!(look.user_namespace(pid).is_err());
+            assert!(!look.has_sys_resource(pid));
+        }
+    }
+}

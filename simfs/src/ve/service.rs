@@ -1,0 +1,260 @@
+//! What the control socket answers for a running VE, and the log of quota events.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use quota::store::memory::MemoryStore;
+use quota::{
+    Account, Engine, Environment, Event, EventKind, EventSink, Inodes, Limits, Setup, Subject,
+    Timestamp, VeId,
+};
+
+use super::{Config, StartError};
+use crate::control::{
+    CheckReport, Difference, ErrorKind, Progress, Reply, Request, RequestError, Service, VeState,
+    VeStatus, engine_reply, protocol,
+};
+use crate::fs::Fs;
+use crate::keeper::Link;
+use crate::private::PrivateArea;
+
+/// Answers the requests of the host's administrators.
+#[derive(Debug)]
+pub(super) struct VeService {
+    ve: VeId,
+    mountpoint: PathBuf,
+    private: PathBuf,
+    quota: bool,
+    since: Timestamp,
+    keeper_pid: Option<u32>,
+    fs: Arc<Fs>,
+    engine: Engine,
+    link: Arc<Link>,
+    /// A leaf lock.
+    progress: Mutex<Now>,
+    gone: Condvar,
+}
+
+/// What the daemon is doing beside serving.
+#[derive(Debug, Default)]
+struct Now {
+    checking: Option<Progress>,
+    stopping: bool,
+    /// Set once the mount is gone: how the last commit went.
+    ended: Option<Result<(), String>>,
+    commit_error: Option<String>,
+}
+
+impl VeService {
+    pub(super) fn new(config: &Config, fs: Arc<Fs>, engine: Engine, link: Arc<Link>) -> Self {
+        use quota::Clock;
+        Self {
+            ve: config.ve,
+            mountpoint: config.mountpoint.clone(),
+            private: config.private.clone(),
+            quota: config.quota,
+            since: quota::SystemClock.now(),
+            keeper_pid: rustix::process::getppid()
+                .map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
+            fs,
+            engine,
+            link,
+            progress: Mutex::new(Now::default()),
+            gone: Condvar::new(),
+        }
+    }
+
+    /// The mount is gone and the last commit was tried.
+    pub(super) fn mount_is_gone(&self, ended: &Result<(), StartError>) {
+        let ended = ended.as_ref().map(|()| ()).map_err(ToString::to_string);
+        self.progress.lock().ended = Some(ended);
+        self.gone.notify_all();
+    }
+
+    /// How the last commit went.
+    pub(super) fn note_commit(&self, error: Option<String>) {
+        self.progress.lock().commit_error = error;
+    }
+
+    fn status(&self) -> Reply {
+        let account = match self.engine.account(Subject::Ve) {
+            Ok(account) => account,
+            Err(error) => return failed(ErrorKind::Store, error.to_string()),
+        };
+        let now = self.progress.lock();
+        let state = match &*now {
+            Now { stopping: true, .. } => VeState::Stopping,
+            Now { checking: Some(_), .. } => VeState::Checking,
+            _ => VeState::Mounted,
+        };
+        let (files, dirs) = self.fs.open_counts();
+        let mut degraded = self.fs.degraded();
+        degraded.extend(now.commit_error.iter().map(|error| format!("totals not committed: {error}")));
+        Reply::Status(Box::new(VeStatus {
+            ve: self.ve,
+            state,
+            mountpoint: self.mountpoint.clone(),
+            private: self.private.clone(),
+            pid: std::process::id(),
+            keeper_pid: self.keeper_pid,
+            since: self.since,
+            quota: self.quota,
+            account: if self.quota { account } else { Account { limits: Limits::UNLIMITED, ..account } },
+            progress: now.checking,
+            nodes: count(self.fs.nodes().len()),
+            handles: count(files.saturating_add(dirs)),
+            degraded,
+        }))
+    }
+
+    fn stop(&self, lazy: bool) -> Reply {
+        if let Err(error) = self.link.unmount(lazy) {
+            let remedy = if error.raw_os_error() == Some(libc::EBUSY) {
+                return failed(
+                    ErrorKind::Busy,
+                    format!(
+                        "{} is in use: end what uses it (fuser -vm {0} lists it), or detach it with --lazy",
+                        self.mountpoint.display()
+                    ),
+                );
+            } else {
+                error.to_string()
+            };
+            return failed(ErrorKind::System, remedy);
+        }
+        let mut now = self.progress.lock();
+        now.stopping = true;
+        if lazy {
+            return Reply::Done { changed: true };
+        }
+        loop {
+            match &now.ended {
+                Some(Ok(())) => return Reply::Done { changed: true },
+                Some(Err(error)) => return failed(ErrorKind::Store, error.clone()),
+                None => self.gone.wait(&mut now),
+            }
+        }
+    }
+
+    /// Recounts while the guest works, and compares; with `repair` the totals are replaced by what was counted.
+    fn check(&self, repair: bool, progress: &mut dyn FnMut(Progress)) -> Reply {
+        let estimate = match self.engine.account(Subject::Ve) {
+            Ok(account) => account.usage.inodes,
+            Err(error) => return failed(ErrorKind::Store, error.to_string()),
+        };
+        let accounting = self.fs.accounting();
+        let Some(recount) = accounting.begin_recount(repair) else {
+            return failed(ErrorKind::Busy, "a recount is under way already; wait for it".into());
+        };
+        let walked = self.fs.recount(&recount, &mut |seen| {
+            let now = Progress { done: Inodes::new(seen), total_estimate: estimate };
+            self.progress.lock().checking = Some(now);
+            progress(now);
+        });
+        let outcome = walked.map_err(|error| error.to_string()).and_then(|()| {
+            recount.finish(|counted| self.compare(counted, repair).map_err(|error| error.to_string()))
+        });
+        accounting.end_recount();
+        self.progress.lock().checking = None;
+        match outcome {
+            Ok(report) => Reply::Checked(report),
+            Err(error) => failed(ErrorKind::System, format!("the recount failed: {error}")),
+        }
+    }
+
+    fn compare(
+        &self,
+        counted: &crate::recount::Counted,
+        repair: bool,
+    ) -> Result<CheckReport, quota::EngineError> {
+        let found = self.engine.tally()?.differences(&counted.occupied);
+        let repaired = repair && !found.is_empty();
+        if repaired {
+            let _ = self.engine.replace_usage(&counted.occupied)?;
+        }
+        let listed = protocol::DIFFERENCES_PER_REPORT;
+        Ok(CheckReport {
+            equal: found.is_empty(),
+            repaired,
+            omitted: count(found.len().saturating_sub(listed)),
+            differences: found
+                .into_iter()
+                .take(listed)
+                .map(|one| Difference {
+                    subject: one.subject,
+                    recorded: one.recorded,
+                    counted: one.counted,
+                })
+                .collect(),
+            inodes_seen: Inodes::new(counted.inodes),
+        })
+    }
+}
+
+impl Service for VeService {
+    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress)) -> Reply {
+        match request {
+            Request::Status => self.status(),
+            Request::Stop { lazy } => self.stop(lazy),
+            Request::Check { repair } => self.check(repair, progress),
+            Request::Upgrade => {
+                failed(ErrorKind::Unsupported, "a running daemon cannot be replaced yet".into())
+            }
+            other => engine_reply(&self.engine, other).unwrap_or_else(|| {
+                failed(ErrorKind::Unsupported, "this daemon does not know the request".into())
+            }),
+        }
+    }
+}
+
+fn failed(kind: ErrorKind, message: String) -> Reply {
+    Reply::Error(RequestError::new(kind, message))
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// An engine for a mount without a record: it counts, and limits nothing.
+pub(super) fn without_limits(
+    config: &Config,
+    area: &PrivateArea,
+    environment: Environment,
+) -> Result<Engine, StartError> {
+    let usage = crate::scan::scan(area, &mut ())
+        .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
+    let setup = Setup { usage, ..Setup::new(config.ve, &config.private) };
+    Ok(Engine::create(Arc::new(MemoryStore::default()), environment, setup)?)
+}
+
+/// Writes quota events to the log, once per crossing.
+#[derive(Debug)]
+pub(super) struct EventLog {
+    ve: VeId,
+}
+
+impl EventLog {
+    pub(super) fn new(ve: VeId) -> Self {
+        Self { ve }
+    }
+}
+
+impl EventSink for EventLog {
+    fn event(&self, event: &Event) {
+        let what = match event.kind {
+            EventKind::SoftExceeded { .. } => "soft limit exceeded, grace begins",
+            EventKind::GraceExpired => "grace expired, the soft limit is enforced",
+            EventKind::HardReached => "hard limit reached",
+        };
+        tracing::warn!(
+            ve = %self.ve,
+            subject = %event.subject,
+            resource = ?event.resource,
+            used = event.used,
+            soft = ?event.soft,
+            hard = ?event.hard,
+            "{what}"
+        );
+    }
+}

@@ -1,0 +1,377 @@
+//! The whole way of quotactl(2) without a container: a child under a filter of its own calls, the service answers.
+//!
+//! The child is this program again, told by the environment to play one part. It installs the filter, sends the
+//! listener the way crun does, and prints what its calls returned; the parent holds the service.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests state what they expect"
+)]
+
+#[path = "support/filtered.rs"]
+mod filtered;
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quota::store::memory::MemoryStore;
+use quota::{
+    Bytes, Engine, Environment, Gid, GracePeriod, Inodes, Limit, Limits, LimitsChange, Owner,
+    Scope, Setup, Subject, Uid, Usage, VeId,
+};
+use simfs::quotactl::{AdminPolicy, QuotactlConfig, QuotactlService};
+
+use filtered::{Lines, PART, SOCKET};
+
+const NODEV: i32 = libc::ENODEV;
+
+/// Plays a part when told to; otherwise nothing.
+#[test]
+fn child() {
+    let Ok(part) = std::env::var(PART) else {
+        return;
+    };
+    filtered::play(&part);
+}
+
+/// Users 0 and 1000 and groups 0 and 50 with 5000 bytes in two files each; limits for 1000.
+fn engine() -> Engine {
+    let mut setup = Setup::new(VeId::new(101), "/vz/private/101");
+    let usage = Usage::new(Bytes::new(5000), Inodes::new(2));
+    setup.usage.add(Owner::new(0, 0), usage);
+    setup.usage.add(Owner::new(1000, 50), usage);
+    let engine =
+        Engine::create(Arc::new(MemoryStore::new()), Environment::default(), setup).unwrap();
+    let space = Limit::new(Some(Bytes::new(4096)), Some(Bytes::new(8192)));
+    let change = LimitsChange::to(Limits {
+        space,
+        inodes: Limit::UNLIMITED,
+    });
+    engine
+        .set_limits(Subject::User(Uid::new(1000)), &change)
+        .map(drop)
+        .unwrap();
+    engine
+}
+
+/// A service whose "mount" is the filesystem of a temporary directory.
+struct Bench {
+    dir: tempfile::TempDir,
+    engine: Engine,
+    service: Option<QuotactlService>,
+}
+
+impl Bench {
+    fn new(policy: AdminPolicy) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let mut bench = Self {
+            dir,
+            engine,
+            service: None,
+        };
+        bench.start(policy);
+        bench
+    }
+
+    fn start(&mut self, policy: AdminPolicy) {
+        let device = std::fs::metadata(self.dir.path()).unwrap().st_dev();
+        let device = (rustix::fs::major(device), rustix::fs::minor(device));
+        let config = QuotactlConfig {
+            socket_path: self.socket(),
+            device,
+            policy,
+        };
+        self.service = Some(QuotactlService::start(config, Arc::new(self.engine.clone())).unwrap());
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("run/quotactl.sock")
+    }
+
+    fn command(&self, part: &str, prefix: &[&str]) -> Command {
+        let me = std::env::current_exe().unwrap();
+        let mut words = prefix.iter().map(AsRef::as_ref).chain([me.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"]);
+        command
+            .env(PART, part)
+            .env(SOCKET, self.socket())
+            .current_dir(self.dir.path());
+        command.stdout(Stdio::piped());
+        command
+    }
+
+    /// Runs a part to its end and returns what it printed.
+    fn run(&self, part: &str, prefix: &[&str]) -> Lines {
+        let output = self.command(part, prefix).output().unwrap();
+        assert!(output.status.success(), "{part}: {output:?}");
+        Lines::parse(&String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn wait_for_listeners(&self, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let open = self.service.as_ref().unwrap().listeners().unwrap().len();
+            if open == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{open} listeners, not {count}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Kills the child it holds, whatever happens.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn every_command_is_answered() {
+    let bench = Bench::new(AdminPolicy::RootOfVe);
+    let lines = bench.run("commands", &[]);
+    // (call, errno); data is compared by the child's lines below.
+    for call in [
+        "sync-null",
+        "sync",
+        "getinfo",
+        "getfmt",
+        "getquota",
+        "getquota-group",
+        "getquota-fd",
+        "next",
+        "setquota",
+        "setinfo",
+        "quotaoff",
+        "getinfo-off",
+        "quotaon",
+        "xgetquota",
+        "xnext",
+        "xsetqlim",
+        "xgetqstat",
+        "xgetqstatv",
+        "xquotasync",
+    ] {
+        lines.expect(call, 0);
+    }
+    lines.expect("getfmt-off", libc::ESRCH);
+    lines.expect("quotaon-again", libc::EEXIST);
+    lines.expect("next-end", libc::ENOENT);
+    lines.expect("project", libc::EINVAL);
+    lines.expect("type-3", libc::EINVAL);
+    lines.expect("unknown", libc::EINVAL);
+    lines.expect("xquotarm", libc::ENOSYS);
+    lines.expect("getinfo-null", NODEV);
+    assert_eq!(lines.value("getinfo-flags"), 0x1_0000);
+    assert_eq!(lines.value("getquota-space"), 5000);
+    assert_eq!(lines.value("getquota-hard"), 8);
+    assert_eq!(lines.value("next-id"), 1000);
+    assert_eq!(lines.value("xgetquota-hard"), 16);
+    let user = bench.engine.account(Subject::User(Uid::new(1000))).unwrap();
+    // Q_SETQUOTA set 100 and 200 KiB, Q_XSETQLIM then 300 inodes hard.
+    assert_eq!(user.limits.space.hard, Some(Bytes::new(200 << 10)));
+    assert_eq!(user.limits.inodes.hard, Some(Inodes::new(300)));
+    assert_eq!(user.usage.space, Bytes::new(5000));
+    let group = bench.engine.account(Subject::Group(Gid::new(50))).unwrap();
+    assert_eq!(group.limits, Limits::UNLIMITED);
+    let info = bench.engine.info();
+    assert_eq!(info.grace_periods(Scope::Users).space, GracePeriod::new(60));
+    assert_eq!(info.grace_periods(Scope::Groups).space, GracePeriod::WEEK);
+    assert!(info.is_enforced(Scope::Users));
+    bench.wait_for_listeners(0);
+}
+
+#[test]
+fn bad_arguments_are_refused_as_by_the_kernel() {
+    let bench = Bench::new(AdminPolicy::RootOfVe);
+    std::os::unix::fs::symlink("/dev/simfs", bench.dir.path().join("link")).unwrap();
+    let lines = bench.run("arguments", &[]);
+    let rows = [
+        ("path-null-page", libc::EFAULT),
+        ("path-high", libc::EFAULT),
+        ("path-unended", libc::EFAULT),
+        ("path-long", libc::ENAMETOOLONG),
+        ("path-missing", libc::ENOENT),
+        ("path-empty", libc::ENOENT),
+        ("path-char", libc::ENOTBLK),
+        ("path-dir", libc::ENOTBLK),
+        ("path-other-device", NODEV),
+        ("path-node", 0),
+        ("path-relative-node", 0),
+        ("data-null", libc::EFAULT),
+        ("data-edge", libc::EFAULT),
+        ("set-data-null", libc::EFAULT),
+        ("fd-closed", libc::EBADF),
+        ("fd-foreign", libc::ENOSYS),
+        ("fd-path-only", 0),
+        ("fd-type-3", libc::EINVAL),
+        ("i386-getquota", 0),
+    ];
+    for (call, errno) in rows {
+        lines.expect(call, errno);
+    }
+    assert_eq!(lines.value("i386-untouched"), 1, "68 bytes written, not 72");
+}
+
+#[test]
+fn users_ask_for_their_own_only() {
+    let bench = Bench::new(AdminPolicy::RootOfVe);
+    let lines = bench.run("user", &[]);
+    let rows = [
+        ("own", 0),
+        ("other", libc::EPERM),
+        ("root", libc::EPERM),
+        ("own-group", 0),
+        ("supplementary-group", 0),
+        ("other-group", libc::EPERM),
+        ("next", libc::EPERM),
+        ("set", libc::EPERM),
+        ("unknown", libc::EPERM),
+        ("info", 0),
+        ("path-missing", NODEV),
+        ("path-char", NODEV),
+    ];
+    for (call, errno) in rows {
+        lines.expect(call, errno);
+    }
+}
+
+#[test]
+fn namespaces_decide_who_is_root() {
+    let unshare = ["unshare", "--user", "--map-root-user"];
+    for policy in [AdminPolicy::RootOfVe, AdminPolicy::SysAdmin] {
+        let bench = Bench::new(policy);
+        // The VE's namespace is the host's: root in a nested one is nobody.
+        let nested = bench.run(&format!("namespace:{}", std::process::id()), &unshare);
+        nested.expect("next", libc::EPERM);
+        nested.expect("info", 0);
+        // The VE's namespace is the new one.
+        let own = bench.run("namespace:self", &unshare);
+        own.expect("next", 0);
+        // Only host root has a name there.
+        assert_eq!(own.value("next-id"), 0);
+        own.expect("next-after-root", libc::ENOENT);
+        own.expect("get-unmapped", libc::EINVAL);
+        // An `exec` by crun names no process: the namespace learnt last counts.
+        bench
+            .run("namespace:nobody", &unshare)
+            .expect("next", libc::EPERM);
+    }
+}
+
+#[test]
+fn root_without_capabilities_needs_the_lenient_policy() {
+    let drop = [
+        "setpriv",
+        "--bounding-set=-sys_admin",
+        "--inh-caps=-sys_admin",
+    ];
+    for (policy, errno) in [
+        (AdminPolicy::RootOfVe, 0),
+        (AdminPolicy::SysAdmin, libc::EPERM),
+    ] {
+        let bench = Bench::new(policy);
+        bench.run("unprivileged", &drop).expect("next", errno);
+        bench.run("namespace:self", &[]).expect("next", 0);
+    }
+}
+
+#[test]
+fn dying_callers_and_a_flood_leave_the_service_whole() {
+    let bench = Bench::new(AdminPolicy::RootOfVe);
+    for _ in 0..5 {
+        let mut victim = Held(bench.command("flood", &[]).spawn().unwrap());
+        bench.wait_for_listeners(1);
+        std::thread::sleep(Duration::from_millis(60));
+        victim.0.kill().unwrap();
+        victim.0.wait().unwrap();
+        bench.wait_for_listeners(0);
+    }
+    let lines = bench.run("flood-to-end", &[]);
+    assert_eq!(lines.value("failures"), 0);
+    assert_eq!(lines.value("calls"), 4 * 500);
+    bench.run("commands", &[]).expect("getquota", 0);
+}
+
+#[test]
+fn a_successor_serves_the_listeners_of_the_one_before() {
+    let mut bench = Bench::new(AdminPolicy::RootOfVe);
+    let mut child = Held(
+        bench
+            .command("patient", &[])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    bench.wait_for_listeners(1);
+    let service = bench.service.take().unwrap();
+    let kept = service.listeners().unwrap();
+    service.stop();
+    assert!(!bench.socket().exists());
+    // The child calls while nobody serves.
+    drop(child.0.stdin.take());
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(child.0.try_wait().unwrap().is_none());
+    bench.start(AdminPolicy::RootOfVe);
+    for listener in kept {
+        bench.service.as_ref().unwrap().adopt(listener).unwrap();
+    }
+    let output = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
+    Lines::parse(&output).expect("next", 0);
+}
+
+#[test]
+fn the_socket_is_for_root_and_replaces_a_stale_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bench = Bench::new(AdminPolicy::RootOfVe);
+    let mode = std::fs::metadata(bench.dir.path().join("run"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    drop(bench.service.take());
+    drop(std::os::unix::net::UnixListener::bind(bench.socket()).unwrap());
+    bench.start(AdminPolicy::RootOfVe);
+    bench.run("namespace:self", &[]).expect("next", 0);
+    // A file that is no socket is not ours to remove.
+    drop(bench.service.take());
+    std::fs::write(bench.socket(), "precious").unwrap();
+    let config = QuotactlConfig {
+        socket_path: bench.socket(),
+        device: (0, 0),
+        policy: AdminPolicy::RootOfVe,
+    };
+    assert!(QuotactlService::start(config, Arc::new(bench.engine.clone())).is_err());
+    assert!(Path::new(&bench.socket()).exists());
+}
+
+#[test]
+fn nonsense_at_the_socket_does_no_harm() {
+    use std::io::Write;
+    let bench = Bench::new(AdminPolicy::RootOfVe);
+    for bytes in [
+        &b""[..],
+        b"{",
+        b"null",
+        b"[1,2]",
+        &[0xff; 4096],
+        b"{\"fds\":[\"seccompFd\"]}",
+    ] {
+        let mut stream = std::os::unix::net::UnixStream::connect(bench.socket()).unwrap();
+        let _ = stream.write_all(bytes);
+    }
+    bench.run("commands", &[]).expect("getquota", 0);
+}

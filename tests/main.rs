@@ -1,0 +1,31 @@
+//! End to end: real mounts, real programs, real users. Needs root; what cannot run here is skipped and counted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    reason = "tests state what they expect"
+)]
+
+mod harness;
+
+mod attr;
+mod container;
+mod control;
+mod data;
+mod differential;
+mod dir;
+mod escape;
+mod grace;
+mod layering;
+mod limits;
+mod mmap;
+mod namespace;
+mod second_level;
+mod semantics_doc;
+mod statfs;
+mod storm;
+mod transfer;
+mod xattr;

@@ -1,0 +1,160 @@
+//! Many processes at the hard limit: never above it, exact at the end.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, ftruncate};
+
+use crate::harness::files::{open, write_at};
+use crate::harness::sampler::{self, Sampler};
+use crate::harness::user::{ALICE, BOB, ROOT, User};
+use crate::harness::{KIB, Kind, MIB, Spec};
+
+/// How long, from `SIMFS_STORM_SECONDS`.
+fn duration() -> Duration {
+    let text = std::env::var("SIMFS_STORM_SECONDS").ok();
+    Duration::from_secs(text.and_then(|text| text.parse().ok()).unwrap_or(30))
+}
+
+/// A cheap sequence of numbers (xorshift) from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// Works on one file of its own until the end; refusals are expected, other errors are not.
+fn writer(path: &Path, seed: u64, end: Instant) -> u64 {
+    let mut dice = Dice(seed);
+    let mut refused = 0;
+    let file = loop {
+        match open(path, OFlags::RDWR | OFlags::CREATE) {
+            Ok(file) => break file,
+            Err(rustix::io::Errno::DQUOT) if Instant::now() < end => refused += 1,
+            Err(rustix::io::Errno::DQUOT) => return refused,
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    };
+    let data = vec![seed as u8; 256 * 1024];
+    while Instant::now() < end {
+        let (offset, len) = (dice.roll(4 * MIB), dice.roll(256 * KIB));
+        match dice.roll(8) {
+            0 => ftruncate(&file, dice.roll(2 * MIB)).expect("truncate"),
+            _ => match write_at(&file, offset, &data[..len as usize]).1 {
+                None => {}
+                Some(rustix::io::Errno::DQUOT) => refused += 1,
+                Some(error) => panic!("write: {error}"),
+            },
+        }
+    }
+    refused
+}
+
+/// Makes and removes small files and directories.
+fn maker(dir: &Path, seed: u64, end: Instant) -> u64 {
+    let mut dice = Dice(seed);
+    let mut refused = 0;
+    while Instant::now() < end {
+        let path = dir.join(format!("{seed}-{}", dice.roll(40)));
+        let made = if dice.roll(4) == 0 {
+            crate::harness::files::mkdir(&path)
+        } else {
+            crate::harness::files::create(&path)
+                .and_then(|file| write_at(&file, 0, &[1; 5000]).1.map_or(Ok(()), Err))
+        };
+        match made {
+            Ok(()) => {}
+            Err(rustix::io::Errno::DQUOT) => refused += 1,
+            Err(rustix::io::Errno::EXIST) => {
+                let _one_of_both =
+                    std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+            }
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+    refused
+}
+
+/// Eight writers on 8 MiB; the file system below is asked all the time.
+fn writers_on(kind: Kind) {
+    let hard = 8 * MIB;
+    let spec = Spec::default().backing(kind).space(hard / KIB, hard / KIB);
+    let Some(ve) = spec.mount() else { return };
+    let (empty, root) = (sampler::used(ve.private()), ve.used().space);
+    let end = Instant::now() + duration() / 2;
+    let sampler = Sampler::start(ve.private());
+    let refused: u64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..=8_u64)
+            .map(|n| (n, ve.path(format!("file-{n}"))))
+            .map(|(n, path)| scope.spawn(move || writer(&path, n * 7919, end)))
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("worker"))
+            .sum()
+    });
+    let (most, samples) = sampler.stop();
+    assert!(samples > 100, "{samples} samples");
+    assert!(
+        refused > 0,
+        "the limit was never reached: the test shows nothing"
+    );
+    let most = most - empty + root;
+    assert!(most <= hard, "{most} bytes at one moment, {hard} allowed");
+    ve.assert_exact();
+}
+
+// S7: used never exceeds the hard limit. S4: and equals a recount at the end.
+#[test]
+fn storm_of_writers_in_memory() {
+    writers_on(Kind::Tmpfs { mib: 64 });
+}
+
+#[test]
+fn storm_of_writers_on_ext4() {
+    writers_on(Kind::Ext4 { mib: 128 });
+}
+
+// S7, S25: names and users at their limits, three users at once.
+#[test]
+fn storm_of_names() {
+    let Some(ve) = Spec::default()
+        .space(4096, 4096)
+        .inodes(60, 60)
+        .second_level()
+        .mount()
+    else {
+        return;
+    };
+    let open_to_all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(ve.root(), open_to_all).unwrap();
+    ve.setlimit2(&["-u", "1001", "256", "256", "12", "12"]);
+    ve.setlimit2(&["-g", "1002", "128", "128", "9", "9"]);
+    let end = Instant::now() + duration() / 2;
+    let users: [User; 8] = [ROOT, ALICE, BOB, ALICE, BOB, ROOT, ALICE, BOB];
+    let peak = std::thread::scope(|scope| {
+        for (n, user) in users.into_iter().enumerate() {
+            let dir = ve.root();
+            scope.spawn(move || user.run(|| maker(&dir, n as u64 * 31 + 7, end)));
+        }
+        let mut peak = 0;
+        while Instant::now() < end {
+            let used = ve.used();
+            assert!(used.inodes <= 60 && used.space <= 4 * MIB, "{used:?}");
+            let charged = ve.charged();
+            let alice = charged.users.get(&1001).copied().unwrap_or_default();
+            assert!(alice.space <= 256 * KIB && alice.inodes <= 12, "{alice:?}");
+            let bobs = charged.groups.get(&1002).copied().unwrap_or_default();
+            assert!(bobs.space <= 128 * KIB && bobs.inodes <= 9, "{bobs:?}");
+            peak = peak.max(used.inodes);
+        }
+        peak
+    });
+    assert!(peak > 30, "{peak} inodes at most: the test shows nothing");
+    ve.assert_exact();
+}

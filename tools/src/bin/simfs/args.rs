@@ -1,0 +1,105 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use simfs_tools::cli::Common;
+
+/// Exit codes, for `--help`.
+const EXITS: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage. check: 0 the totals are right, 1 they were repaired, \
+4 they differ, 8 they could not be checked. Called as mount.simfs: those of mount(8).";
+
+/// VEs' private areas as file systems with disk quota.
+#[derive(Debug, Parser)]
+#[command(name = "simfs", version, after_help = EXITS, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a VE's private area; returns when the mount answers.
+    Mount(MountArgs),
+    /// Unmount a VE; returns when its daemon has ended.
+    Umount(UmountArgs),
+    /// Show what is mounted, and its usage and limits.
+    Status(StatusArgs),
+    /// Recount a VE's private area and compare with the totals.
+    Check(CheckArgs),
+    /// Replace running daemons by the installed program.
+    Upgrade(UpgradeArgs),
+}
+
+/// `mount`.
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    /// The VE's number.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: String,
+    /// Where to mount it (default: VE_ROOT of the configuration).
+    pub(crate) mountpoint: Option<PathBuf>,
+    /// The VE's files (default: as given to 'vzquota init', else VE_PRIVATE of the configuration).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) private: Option<PathBuf>,
+    /// Mount options, separated by commas.
+    #[arg(short = 'o', long, value_name = "OPTS", action = clap::ArgAction::Append)]
+    pub(crate) options: Vec<String>,
+    /// Stay in the foreground and log to standard error.
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Mount without a quota record, without limits.
+    #[arg(long)]
+    pub(crate) no_quota: bool,
+}
+
+/// `umount`.
+#[derive(Debug, Args)]
+pub(crate) struct UmountArgs {
+    /// The VE's number.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: String,
+    /// Detach now although files are in use; the daemon ends when the last is closed.
+    #[arg(short, long)]
+    pub(crate) lazy: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The VE's number (default: all).
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: Option<String>,
+    /// JSON; space and memory in bytes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The VE's number.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: String,
+    /// Replace wrong totals by what was counted.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// JSON; space in bytes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `upgrade`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct UpgradeArgs {
+    /// The VE's number.
+    #[arg(allow_negative_numbers = true)]
+    veid: Option<String>,
+    /// Every mounted VE.
+    #[arg(long)]
+    all: bool,
+}

@@ -1,0 +1,186 @@
+//! `simfs check`.
+
+use quota::store::salvage::salvage;
+use quota::{Difference, Engine, EngineError, Subject, VeId};
+use serde::Serialize;
+use simfs::control::{CheckReport, Client, Reply, Request};
+use simfs_tools::exit::{Failure, SimfsExit};
+use simfs_tools::paths::Paths;
+use simfs_tools::progress::Bar;
+use simfs_tools::recount::recount;
+use simfs_tools::report::{complain, json, kind_and_id, kind_word, print};
+use simfs_tools::ve_handle::{VeError, VeHandle};
+
+use crate::Outcome;
+use crate::args::CheckArgs;
+
+pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
+    let mut bar = Bar::new(format!("VE {ve}: checking"));
+    let (handle, mended) = open(paths, ve, args.repair)?;
+    let mut report = match handle {
+        VeHandle::Mounted(mut client) => ask(&mut client, args.repair, &mut bar)?,
+        VeHandle::Stored(engine) => count(&engine, args.repair, &mut bar)?,
+    };
+    if mended {
+        (report.equal, report.repaired) = (false, true);
+    }
+    drop(bar);
+    let text = if args.json {
+        json_report(ve, &report)
+    } else {
+        Ok(text_report(ve, &report))
+    };
+    text.and_then(|text| print(&text)).map_err(unchecked)?;
+    Ok(match (report.equal, report.repaired) {
+        (true, _) => SimfsExit::Ok,
+        (false, true) => SimfsExit::Failed,
+        (false, false) => SimfsExit::Differs,
+    })
+}
+
+/// The VE's accounts, and whether their store had to be mended for that.
+fn open(paths: &Paths, ve: VeId, repair: bool) -> Result<(VeHandle, bool), Failure<SimfsExit>> {
+    match VeHandle::open(paths, ve) {
+        Err(VeError::Store {
+            error: EngineError::Store(error),
+        }) if repair && error.is_damage() => {
+            mend(paths, ve)?;
+            Ok((VeHandle::open(paths, ve).map_err(unchecked)?, true))
+        }
+        opened => Ok((opened.map_err(unchecked)?, false)),
+    }
+}
+
+/// Saves what is readable of a damaged store, and says what was lost.
+fn mend(paths: &Paths, ve: VeId) -> Result<(), Failure<SimfsExit>> {
+    let report = salvage(&paths.state_dir(ve), ve).map_err(unchecked)?;
+    let say = |what: &str| complain(&format!("simfs: VE {ve}: quota store mended: {what}"));
+    say(&format!(
+        "{} records saved, {} limits restored from their copy",
+        report.recovered,
+        report.from_copy.len()
+    ));
+    if let Some(kept) = &report.moved_to {
+        say(&format!("the damaged one is kept in {}", kept.display()));
+    }
+    for lost in &report.lost {
+        say(&format!("lost: {lost}"));
+    }
+    Ok(())
+}
+
+/// A failure that leaves open whether the totals are right.
+fn unchecked(error: impl ToString) -> Failure<SimfsExit> {
+    Failure::new(SimfsExit::CheckFailed, error.to_string())
+}
+
+/// A mounted VE is counted by its daemon, which knows what changes meanwhile.
+fn ask(
+    client: &mut Client,
+    repair: bool,
+    bar: &mut Bar,
+) -> Result<CheckReport, Failure<SimfsExit>> {
+    let reply = client
+        .request_with_progress(&Request::Check { repair }, &mut |progress| {
+            bar.show(progress.done.get(), progress.total_estimate.get());
+        })
+        .map_err(unchecked)?;
+    match reply {
+        Reply::Checked(report) => Ok(report),
+        _ => Err(unchecked(
+            "the daemon answered something else: it differs in version",
+        )),
+    }
+}
+
+fn count(engine: &Engine, repair: bool, bar: &mut Bar) -> Result<CheckReport, Failure<SimfsExit>> {
+    let recorded = engine.tally().map_err(unchecked)?;
+    let private = engine.info().private;
+    let counted = recount(&private, recorded.ve.inodes, bar).map_err(unchecked)?;
+    let differences = recorded.differences(&counted);
+    let equal = differences.is_empty();
+    let repaired = repair && !equal;
+    if repaired {
+        let _differed = engine.replace_usage(&counted).map_err(unchecked)?;
+    }
+    Ok(CheckReport::new(repaired, differences, counted.ve.inodes))
+}
+
+fn text_report(ve: VeId, report: &CheckReport) -> String {
+    let mut text = String::new();
+    for difference in &report.differences {
+        let (recorded, counted) = (difference.recorded, difference.counted);
+        text += &format!(
+            "{}: recorded {} KiB, {} inodes; counted {} KiB, {} inodes\n",
+            difference.subject,
+            recorded.space.get().div_ceil(1024),
+            recorded.inodes,
+            counted.space.get().div_ceil(1024),
+            counted.inodes,
+        );
+    }
+    if report.omitted > 0 {
+        text += &format!("and {} more\n", report.omitted);
+    }
+    let verdict = match (report.equal, report.repaired) {
+        (true, _) => "the totals are right",
+        (false, true) => "the totals were wrong and are repaired",
+        (false, false) => "the totals are wrong: mend them with --repair",
+    };
+    text + &format!(
+        "VE {ve}: {} inodes counted: {verdict}\n",
+        report.inodes_seen
+    )
+}
+
+/// The report in JSON.
+#[derive(Serialize)]
+struct ReportJson {
+    veid: u32,
+    equal: bool,
+    repaired: bool,
+    inodes_seen: u64,
+    differences: Vec<DifferenceJson>,
+    omitted: u64,
+}
+
+#[derive(Serialize)]
+struct DifferenceJson {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: Option<u32>,
+    recorded: quota::Usage,
+    counted: quota::Usage,
+}
+
+impl From<&Difference> for DifferenceJson {
+    fn from(difference: &Difference) -> Self {
+        let (kind, id) = match difference.subject {
+            Subject::Ve => ("ve", None),
+            subject => {
+                kind_and_id(subject).map_or(("ve", None), |(kind, id)| (kind_word(kind), Some(id)))
+            }
+        };
+        Self {
+            kind,
+            id,
+            recorded: difference.recorded,
+            counted: difference.counted,
+        }
+    }
+}
+
+fn json_report(ve: VeId, report: &CheckReport) -> std::io::Result<String> {
+    json(&ReportJson {
+        veid: ve.get(),
+        equal: report.equal,
+        repaired: report.repaired,
+        inodes_seen: report.inodes_seen.get(),
+        differences: report
+            .differences
+            .iter()
+            .map(DifferenceJson::from)
+            .collect(),
+        omitted: report.omitted,
+    })
+}

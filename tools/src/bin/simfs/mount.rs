@@ -1,0 +1,152 @@
+//! `simfs mount`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use quota::VeId;
+use simfs::control::{Client, ClientError};
+use simfs::mount::MountOptions;
+use simfs_tools::exit::SimfsExit;
+use simfs_tools::paths::Paths;
+use quota::store::LimitsCopy;
+use simfs_tools::ve_handle::VeError;
+
+use crate::args::MountArgs;
+use crate::start::{Plan, start};
+use crate::{Outcome, failed, usage};
+
+pub(crate) fn run(paths: &Paths, ve: VeId, args: &MountArgs) -> Outcome {
+    let request = MountRequest {
+        ve,
+        mountpoint: args.mountpoint.as_deref(),
+        private: args.private.as_deref(),
+        options: MountOptions::parse(&args.options.join(",")).map_err(usage)?,
+        foreground: args.foreground,
+        quota: !args.no_quota,
+    };
+    let plan = plan(paths, &request).map_err(failed)?;
+    start(plan).map_err(failed)?;
+    Ok(SimfsExit::Ok)
+}
+
+/// A mount as asked for; what is absent is found in the record and the configuration.
+pub(crate) struct MountRequest<'a> {
+    pub(crate) ve: VeId,
+    pub(crate) mountpoint: Option<&'a Path>,
+    pub(crate) private: Option<&'a Path>,
+    pub(crate) options: MountOptions,
+    pub(crate) foreground: bool,
+    pub(crate) quota: bool,
+}
+
+/// Checks what can be checked beforehand, and finds what was not said. Errors are one line with the remedy.
+pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, String> {
+    let ve = request.ve;
+    match Client::connect(&paths.run_dir(ve)) {
+        Err(ClientError::NotRunning) => {}
+        Ok(_) => {
+            return Err(format!(
+                "already mounted: see 'simfs status {ve}', or 'simfs umount {ve}'"
+            ));
+        }
+        Err(error) => return Err(error.to_string()),
+    }
+    let recorded = if request.quota {
+        Some(recorded_private(paths, ve)?)
+    } else {
+        None
+    };
+    let private = private(paths, request, recorded)?;
+    let mountpoint = mountpoint(paths, request)?;
+    Ok(Plan {
+        ve,
+        private,
+        mountpoint,
+        state_dir: paths.state_dir(ve),
+        run_dir: paths.run_dir(ve),
+        options: request.options.clone(),
+        foreground: request.foreground,
+        quota: request.quota,
+    })
+}
+
+/// The private area that the record's totals belong to, from the readable copy beside the store. The store itself is left to
+/// the daemon: it compares again.
+fn recorded_private(paths: &Paths, ve: VeId) -> Result<PathBuf, String> {
+    match LimitsCopy::read(&paths.state_dir(ve)) {
+        Ok(Some(copy)) => Ok(copy.private.into()),
+        Ok(None) => Err(format!(
+            "{}, or mount without limits with --no-quota",
+            VeError::NoRecord { ve }
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The private area to serve; not another one than the totals belong to.
+fn private(
+    paths: &Paths,
+    request: &MountRequest<'_>,
+    recorded: Option<PathBuf>,
+) -> Result<PathBuf, String> {
+    let path = match (request.private, &recorded) {
+        (Some(given), _) => absolute(given)?,
+        (None, Some(recorded)) => recorded.clone(),
+        (None, None) => paths
+            .private(request.ve)
+            .map_err(|error| error.to_string())?,
+    };
+    directory(&path, "private area")?;
+    if let Some(recorded) = &recorded
+        && !is_same(&path, recorded)
+    {
+        return Err(format!(
+            "the quota record is that of {}, not of {}: move it with 'vzquota setlimit {} -p {1}'",
+            recorded.display(),
+            path.display(),
+            request.ve
+        ));
+    }
+    Ok(recorded.unwrap_or(path))
+}
+
+fn is_same(path: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|data| (data.dev(), data.ino()));
+    path == other || identity(path).is_some_and(|here| identity(other) == Some(here))
+}
+
+/// Where to mount. The configured place is made if absent, another must be there.
+fn mountpoint(paths: &Paths, request: &MountRequest<'_>) -> Result<PathBuf, String> {
+    let path = match request.mountpoint {
+        Some(given) => absolute(given)?,
+        None => {
+            let root = paths.root(request.ve).map_err(|error| error.to_string())?;
+            fs::create_dir_all(&root).map_err(|error| said_of(&root, &error))?;
+            root
+        }
+    };
+    directory(&path, "mountpoint")?;
+    Ok(path)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| said_of(path, &error))
+}
+
+fn directory(path: &Path, what: &str) -> Result<(), String> {
+    match path.metadata() {
+        Ok(data) if data.is_dir() => Ok(()),
+        Ok(_) => Err(format!("{what} {}: not a directory", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+            "{what} {}: does not exist: make it first",
+            path.display()
+        )),
+        Err(error) => Err(format!("{what} {}", said_of(path, &error))),
+    }
+}
+
+fn said_of(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}

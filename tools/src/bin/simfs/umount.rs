@@ -1,0 +1,128 @@
+//! `simfs umount`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quota::VeId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use simfs::control::{Client, ClientError, Reply, Request, VeStatus};
+use simfs_tools::exit::SimfsExit;
+use simfs_tools::paths::Paths;
+
+use crate::{Outcome, failed};
+
+/// How long a daemon may take to end after its mount is gone.
+const END: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
+    match Client::connect(&paths.run_dir(ve)) {
+        Ok(client) => stop(client, lazy),
+        Err(ClientError::NotRunning) => detach_dead(paths, ve),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Asks the daemon to unmount, and waits until it has ended.
+fn stop(mut client: Client, lazy: bool) -> Outcome {
+    let status = match client.request(&Request::Status).map_err(failed)? {
+        Reply::Status(status) => status,
+        _ => {
+            return Err(failed(
+                "the daemon answered something else: it differs in version",
+            ));
+        }
+    };
+    let processes = processes(&status);
+    match client.request(&Request::Stop { lazy }) {
+        Ok(_) => {}
+        Err(error @ ClientError::Refused(_)) => return Err(failed(error)),
+        // It did not answer; the mount can be taken away from it all the same.
+        Err(_) => detach(&status.mountpoint, lazy)?,
+    }
+    if !lazy {
+        for process in &processes {
+            wait(process)?;
+        }
+    }
+    Ok(SimfsExit::Ok)
+}
+
+/// The processes that serve the VE, by descriptors that no other process can take over.
+fn processes(status: &VeStatus) -> Vec<OwnedFd> {
+    [Some(status.pid), status.keeper_pid]
+        .into_iter()
+        .flatten()
+        .filter_map(|pid| i32::try_from(pid).ok().and_then(Pid::from_raw))
+        .filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        .collect()
+}
+
+fn wait(process: &OwnedFd) -> Result<(), simfs_tools::exit::Failure<SimfsExit>> {
+    let limit = Timespec::try_from(END).map_err(failed)?;
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    match poll(&mut fds, Some(&limit)) {
+        Ok(0) => Err(failed(
+            "unmounted, but the daemon does not end: see its log",
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Takes away the mount of a daemon that died.
+fn detach_dead(paths: &Paths, ve: VeId) -> Outcome {
+    let root = paths.root(ve).map_err(failed)?;
+    if !is_mount(&root) {
+        return Err(failed(format!(
+            "not mounted (nothing at {})",
+            root.display()
+        )));
+    }
+    detach(&root, true)?;
+    Ok(SimfsExit::Ok)
+}
+
+fn detach(mountpoint: &Path, lazy: bool) -> Result<(), simfs_tools::exit::Failure<SimfsExit>> {
+    let flags = if lazy {
+        UnmountFlags::DETACH
+    } else {
+        UnmountFlags::empty()
+    };
+    unmount(mountpoint, flags).map_err(|error| failed(format!("{}: {error}", mountpoint.display())))
+}
+
+/// Whether a file system of this program is mounted there, also one whose daemon is dead.
+fn is_mount(path: &Path) -> bool {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mounts") else {
+        return false;
+    };
+    table.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next().map(unescape);
+        place.is_some_and(|place| place == path) && fields.next() == Some("fuse.simfs")
+    })
+}
+
+/// A path of the mount table, where awkward letters are octal (proc_pid_mounts(5)).
+fn unescape(field: &str) -> PathBuf {
+    let text = field
+        .replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\043", "#")
+        .replace("\\134", "\\");
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_table_is_unescaped() {
+        assert_eq!(unescape("/a\\040b\\134c"), Path::new("/a b\\c"));
+    }
+}

@@ -1,0 +1,14 @@
+//! What the programs share: command lines, values as typed, paths, reports, and the way to a VE's accounts.
+
+pub mod cli;
+pub mod config;
+pub mod exit;
+pub mod logging;
+pub mod names;
+pub mod paths;
+pub mod progress;
+pub mod record;
+pub mod recount;
+pub mod report;
+pub mod value;
+pub mod ve_handle;
