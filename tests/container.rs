@@ -7,6 +7,12 @@ use serde_json::json;
 use crate::harness::command::{Outcome, finish};
 use crate::harness::{KIB, Spec, Ve, rootfs};
 
+/// Runs a command with cgroups as crun wants them: it refuses hosts where versions 1 and 2 are mounted side by side.
+const ONE_HIERARCHY: &str = r#"
+    if [ -d /sys/fs/cgroup/unified ]; then mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
+    exec "$@"
+"#;
+
 /// A bundle whose container runs one shell script and ends.
 fn run_in_container(ve: &Ve, name: &str, script: &str) -> Outcome {
     let bundle = ve.beside(&format!("bundle-{name}"));
@@ -39,11 +45,22 @@ fn run_in_container(ve: &Ve, name: &str, script: &str) -> Outcome {
     std::fs::write(bundle.join("config.json"), config.to_string()).expect("config.json");
     let id = format!("simfs-e2e-{}-{name}", std::process::id());
     let state = ve.beside(&format!("crun-{name}"));
-    let mut crun = Command::new("crun");
-    crun.arg("--root")
-        .arg(&state)
-        .args(["--cgroup-manager=disabled", "run", "--bundle"]);
-    finish(crun.arg(&bundle).arg(id))
+    let mut crun = Command::new("unshare");
+    crun.args([
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        ONE_HIERARCHY,
+        "sh",
+    ]);
+    crun.arg("crun").arg("--root").arg(&state);
+    finish(
+        crun.args(["--cgroup-manager=disabled", "run", "--bundle"])
+            .arg(&bundle)
+            .arg(id),
+    )
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::harness::files::{create, fill, open, write_at};
-use crate::harness::{KIB, MIB, Spec, Ve};
+use crate::harness::{KIB, Kind, MIB, Spec, Ve};
 
 const EDQUOT: Option<Errno> = Some(Errno::DQUOT);
 
@@ -28,10 +28,10 @@ fn outlast(ve: &Ve, resource: &str) {
     }
 }
 
-/// 1 MiB soft, 4 MiB hard above the root directory; 3 and 10 inodes.
+/// 1 MiB soft, 4 MiB hard, in memory, where nothing is promised for late blocks; 3 and 10 inodes.
 fn limited(grace: u32) -> Option<Ve> {
-    Spec::default()
-        .space(1024 + 4, 4096 + 4)
+    let spec = Spec::default().backing(Kind::Tmpfs { mib: 64 });
+    spec.space(1024, 4096)
         .inodes(3, 10)
         .grace(grace, grace)
         .mount()
@@ -112,4 +112,33 @@ fn deadlines_survive_a_remount() {
     outlast(&ve, "space");
     let file = open(ve.path("file"), OFlags::WRONLY).unwrap();
     assert_eq!(write_at(&file, MIB + 64 * KIB, b"x"), (0, EDQUOT));
+}
+
+/// Lines of the daemon's log that hold all these words.
+fn logged(ve: &Ve, words: &[&str]) -> usize {
+    let path = ve.prefix().join("run/simfs").join(Ve::ID).join("log");
+    let text = std::fs::read_to_string(path)
+        .expect("the daemon's log")
+        .to_lowercase();
+    text.lines()
+        .filter(|line| words.iter().all(|word| line.contains(word)))
+        .count()
+}
+
+// S19: each crossing is in the log once, however many requests are refused.
+#[test]
+fn crossings_are_logged_once() {
+    let Some(ve) = limited(600) else { return };
+    let file = create(ve.path("file")).unwrap();
+    assert_eq!(fill(&file, MIB + 4096).1, None);
+    assert_eq!(write_at(&file, 2 * MIB, b"x").1, None);
+    assert_eq!(logged(&ve, &["soft limit exceeded", "101", "space"]), 1);
+    for n in 0..5 {
+        assert_eq!(
+            write_at(&file, 8 * MIB, &vec![1; 8 << 20]).1,
+            EDQUOT,
+            "round {n}"
+        );
+    }
+    assert_eq!(logged(&ve, &["hard limit reached", "101", "space"]), 1);
 }

@@ -9,13 +9,20 @@ use rustix::io::Errno;
 use crate::harness::files::{create, fill, mkdir, occupied, open, put, rename, write_at};
 use crate::harness::tree::dump;
 use crate::harness::user::{ALICE, ROOT};
-use crate::harness::{KIB, MIB, Spec, Ve};
+use crate::harness::{KIB, Kind, MIB, Spec, Ve};
 
 const EDQUOT: Option<Errno> = Some(Errno::DQUOT);
 
+/// Memory: a file system without late blocks, on which nothing is promised for them.
+const EXACT: Kind = Kind::Tmpfs { mib: 64 };
+
 /// A VE whose space ends `room` bytes after what `prepare` put into it.
 fn with_room(room: u64, prepare: impl Fn(&Ve)) -> Option<Ve> {
-    let ve = Spec::default().mount()?;
+    with_room_on(Kind::Host, room, prepare)
+}
+
+fn with_room_on(kind: Kind, room: u64, prepare: impl Fn(&Ve)) -> Option<Ve> {
+    let ve = Spec::default().backing(kind).mount()?;
     prepare(&ve);
     ve.assert_exact();
     let hard = ((ve.used().space + room) / KIB).to_string();
@@ -33,7 +40,7 @@ fn refused(ve: &Ve, resource: &str) -> u64 {
 fn the_hard_limit_can_be_reached_but_not_passed() {
     for user in [ROOT, ALICE] {
         let opened = |ve: &Ve| chmod(ve, 0o777);
-        let Some(ve) = with_room(MIB, opened) else {
+        let Some(ve) = with_room_on(EXACT, MIB, opened) else {
             return;
         };
         user.run(|| {
@@ -53,7 +60,7 @@ fn chmod(ve: &Ve, mode: u32) {
 // S8: short down to a block edge, then refused.
 #[test]
 fn a_write_that_fits_in_part_is_short() {
-    let Some(ve) = with_room(70 * KIB, |_| ()) else {
+    let Some(ve) = with_room_on(EXACT, 70 * KIB, |_| ()) else {
         return;
     };
     let file = create(ve.path("file")).unwrap();
@@ -71,7 +78,7 @@ fn a_write_that_fits_in_part_is_short() {
 // S8: allocation is all or nothing.
 #[test]
 fn allocation_is_all_or_nothing() {
-    let Some(ve) = with_room(MIB, |_| ()) else {
+    let Some(ve) = with_room_on(EXACT, MIB, |_| ()) else {
         return;
     };
     let file = create(ve.path("file")).unwrap();
@@ -81,6 +88,25 @@ fn allocation_is_all_or_nothing() {
     assert_eq!((ve.used(), dump(&ve.root())), before);
     assert_eq!(allocate(MIB), Ok(()));
     ve.assert_exact();
+}
+
+// S6: where blocks may come late (S5), one is promised during a write: the last block below the limit may stay free.
+#[test]
+fn late_blocks_are_promised_below_the_limit() {
+    let Some(ve) = with_room_on(Kind::Ext4 { mib: 64 }, MIB, |_| ()) else {
+        return;
+    };
+    let file = create(ve.path("file")).unwrap();
+    let (written, error) = fill(&file, 2 * MIB);
+    assert_eq!(error, EDQUOT);
+    let stat = ve.stat();
+    let figure = |key: &str| stat[key]["space"].as_u64().unwrap();
+    let hard = stat["limits"]["space"]["hard"].as_u64().unwrap();
+    assert!(figure("used") + figure("reserved") <= hard, "{stat}");
+    assert!(
+        written as u64 + 4096 >= MIB,
+        "{written} written: more than one block was held back"
+    );
 }
 
 /// One request that needs space or an inode.
@@ -290,7 +316,7 @@ fn a_limit_below_usage() {
 /// Freed space is there for the next request, for any writer.
 #[test]
 fn freed_space_is_usable_at_once() {
-    let Some(ve) = with_room(2 * MIB, |_| ()) else {
+    let Some(ve) = with_room_on(EXACT, 2 * MIB, |_| ()) else {
         return;
     };
     for round in 0..20 {

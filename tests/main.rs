@@ -23,6 +23,7 @@ mod layering;
 mod limits;
 mod mmap;
 mod namespace;
+mod quotactl;
 mod second_level;
 mod semantics_doc;
 mod statfs;

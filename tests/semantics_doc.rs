@@ -29,7 +29,7 @@ fn quoted(text: &str) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     for comment in text
         .lines()
-        .filter_map(|line| line.split_once("// "))
+        .filter_map(|line| line.split_once("//"))
         .map(|(_, comment)| comment)
     {
         for word in comment.split(|c: char| !c.is_ascii_alphanumeric()) {

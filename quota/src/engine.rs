@@ -79,7 +79,7 @@ struct Inner {
     journal: Arc<dyn Journal>,
     /// One administrator or commit at a time. First in the lock order; holds the number of the last attempt to commit.
     admin: Mutex<Epoch>,
-    /// Last in the lock order, held for some hundred nanoseconds.
+    /// Last in the lock order; held for arithmetic, and to read an account that is not in memory.
     ledger: Mutex<Ledger>,
     violations: AtomicU64,
     /// The last account that was asked for could not be read.

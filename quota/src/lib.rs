@@ -38,6 +38,7 @@ pub mod subject;
 pub mod tally;
 pub mod units;
 pub mod usage;
+pub mod vfsv1;
 
 mod charges;
 mod dquot;

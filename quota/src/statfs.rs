@@ -75,7 +75,7 @@ pub fn view(limits: &Limits, used: Usage, host: HostSpace) -> StatfsView {
         block_size: host.block_size,
         total: space.total,
         free: space.free,
-        available: room.min(host.available).min(space.free),
+        available: room.min(host.available),
         files: files.total,
         files_free: files.free,
         name_max: host.name_max,

@@ -15,6 +15,7 @@ use crate::subject::VeId;
 
 pub mod copy;
 mod disk;
+mod handle;
 mod identity;
 mod lock;
 pub mod memory;
@@ -110,7 +111,10 @@ impl Batch {
 
     /// Gives a key a value.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.ops.push(Op::Put { key: key.into(), value: value.into() });
+        self.ops.push(Op::Put {
+            key: key.into(),
+            value: value.into(),
+        });
     }
 
     /// Takes a key away.
@@ -141,7 +145,9 @@ impl Batch {
 
 impl FromIterator<Op> for Batch {
     fn from_iter<I: IntoIterator<Item = Op>>(ops: I) -> Self {
-        Self { ops: ops.into_iter().collect() }
+        Self {
+            ops: ops.into_iter().collect(),
+        }
     }
 }
 
@@ -233,17 +239,27 @@ impl StoreError {
             let dir = path.parent().unwrap_or(path).to_path_buf();
             return Self::NoSpace { dir };
         }
-        Self::Io { op, path: path.to_path_buf(), source }
+        Self::Io {
+            op,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 
     /// Damage that shows in a file.
     pub(crate) fn damaged_file(what: impl Into<String>, path: &Path) -> Self {
-        Self::Damaged { what: what.into(), place: path.display().to_string() }
+        Self::Damaged {
+            what: what.into(),
+            place: path.display().to_string(),
+        }
     }
 
     /// Damage that shows in the value of a key.
     pub(crate) fn damaged_key(what: impl Into<String>, key: &[u8]) -> Self {
-        Self::Damaged { what: what.into(), place: format!("key {}", key.escape_ascii()) }
+        Self::Damaged {
+            what: what.into(),
+            place: format!("key {}", key.escape_ascii()),
+        }
     }
 
     /// Whether salvage is the remedy.

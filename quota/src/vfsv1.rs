@@ -127,7 +127,11 @@ pub enum BlockFault {
 pub fn read(bytes: &[u8]) -> Result<QuotaFile, QuotaFileError> {
     let header = header::Header::read(bytes)?;
     let entries = tree::read(bytes, &header)?;
-    Ok(QuotaFile { kind: header.kind, grace: header.grace, entries })
+    Ok(QuotaFile {
+        kind: header.kind,
+        grace: header.grace,
+        entries,
+    })
 }
 
 /// Writes a quota file of format vfsv1.

@@ -1,5 +1,14 @@
 //! A damaged store is told from a sound one, and salvage saves what can be saved.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test states what it expects"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +41,10 @@ fn account(id: u32) -> AccountRecord {
     let space = Limit::new(None, Some(Bytes::new(u64::from(id) + 1)));
     AccountRecord {
         usage: Usage::new(Bytes::new(u64::from(id)), Inodes::new(1)),
-        limits: Limits { space, inodes: Limit::UNLIMITED },
+        limits: Limits {
+            space,
+            inodes: Limit::UNLIMITED,
+        },
         ..AccountRecord::default()
     }
 }
@@ -43,15 +55,18 @@ fn store(dir: &Path) {
     let mut batch = Batch::new();
     let key = key::info();
     batch.put(key.clone(), record::encode(&key, &info()));
-    let accounts: Vec<_> =
-        (0..USERS).map(|id| (Subject::User(Uid::new(id)), account(id))).collect();
+    let accounts: Vec<_> = (0..USERS)
+        .map(|id| (Subject::User(Uid::new(id)), account(id)))
+        .collect();
     for (subject, account) in &accounts {
         let key = key::account(*subject);
         let value = record::encode(&key, account);
         batch.put(key, value);
     }
     store.commit(&batch).unwrap();
-    store.write_copy(&LimitsCopy::new(&info(), accounts)).unwrap();
+    store
+        .write_copy(&LimitsCopy::new(&info(), accounts))
+        .unwrap();
 }
 
 /// Checks that all limits are in force again, and says how many accounts kept their usage.
@@ -63,7 +78,10 @@ fn check_limits(dir: &Path) -> usize {
     let mut kept = 0;
     for id in 0..USERS {
         let key = key::account(Subject::User(Uid::new(id)));
-        let value = store.get(&key).unwrap().unwrap_or_else(|| panic!("limits of {id} are gone"));
+        let value = store
+            .get(&key)
+            .unwrap()
+            .unwrap_or_else(|| panic!("limits of {id} are gone"));
         let found: AccountRecord = record::decode(&key, &value).unwrap();
         assert_eq!(found.limits, account(id).limits);
         kept += usize::from(found == account(id));
@@ -73,7 +91,9 @@ fn check_limits(dir: &Path) -> usize {
 }
 
 fn open_error(dir: &Path) -> StoreError {
-    SledStore::open(dir, VE).err().expect("damage must be noticed")
+    SledStore::open(dir, VE)
+        .err()
+        .expect("damage must be noticed")
 }
 
 fn data(dir: &Path) -> PathBuf {
@@ -109,7 +129,10 @@ fn a_database_that_is_gone_or_empty_is_damage_and_not_a_new_ve() {
         let error = open_error(dir.path());
         assert!(error.is_damage(), "way {number}: {error}");
         let report = salvage(dir.path(), VE).unwrap();
-        assert!(report.usage_unknown && !report.from_copy.is_empty(), "way {number}: {report:?}");
+        assert!(
+            report.usage_unknown && !report.from_copy.is_empty(),
+            "way {number}: {report:?}"
+        );
         assert_eq!(check_limits(dir.path()), 0, "way {number}");
     }
 }
@@ -138,8 +161,16 @@ fn no_damage_to_the_files_panics_hangs_or_loses_limits() {
         }
         let report = salvage(dir.path(), VE).unwrap();
         let kept = check_limits(dir.path());
-        assert_eq!(kept + report.from_copy.len(), USERS as usize, "step {step}: {report:?}");
-        assert!(report.moved_to.is_some_and(|moved| moved.join("db").exists()));
+        assert_eq!(
+            kept + report.from_copy.len(),
+            USERS as usize,
+            "step {step}: {report:?}"
+        );
+        assert!(
+            report
+                .moved_to
+                .is_some_and(|moved| moved.join("db").exists())
+        );
     }
 }
 
@@ -148,11 +179,23 @@ fn a_database_that_lost_an_administrative_change_is_noticed_and_brought_up_to_it
     let dir = TempDir::new().unwrap();
     store(dir.path());
     // A later change that only the copy knows: the database lost the end of its log.
-    let newer = InfoRecord { epoch: 10, ..info() };
+    let newer = InfoRecord {
+        epoch: 10,
+        ..info()
+    };
     let raised = Limit::new(None, Some(Bytes::new(77)));
-    let raised = Limits { space: raised, inodes: Limit::UNLIMITED };
-    let changed = AccountRecord { limits: raised, ..account(3) };
-    let ve = AccountRecord { limits: raised, ..AccountRecord::default() };
+    let raised = Limits {
+        space: raised,
+        inodes: Limit::UNLIMITED,
+    };
+    let changed = AccountRecord {
+        limits: raised,
+        ..account(3)
+    };
+    let ve = AccountRecord {
+        limits: raised,
+        ..AccountRecord::default()
+    };
     let accounts = [(Subject::User(Uid::new(3)), changed), (Subject::Ve, ve)];
     LimitsCopy::new(&newer, accounts).write(dir.path()).unwrap();
     assert!(open_error(dir.path()).is_damage());
@@ -164,10 +207,18 @@ fn a_database_that_lost_an_administrative_change_is_noticed_and_brought_up_to_it
     };
     assert_eq!(read(Subject::User(Uid::new(3))), changed);
     assert_eq!(read(Subject::Ve), ve);
-    let unlimited = AccountRecord { limits: Limits::UNLIMITED, ..account(4) };
+    let unlimited = AccountRecord {
+        limits: Limits::UNLIMITED,
+        ..account(4)
+    };
     assert_eq!(read(Subject::User(Uid::new(4))), unlimited);
     let value = open.get(&key::info()).unwrap().unwrap();
-    assert!(record::decode::<InfoRecord>(&key::info(), &value).unwrap().epoch > newer.epoch);
+    assert!(
+        record::decode::<InfoRecord>(&key::info(), &value)
+            .unwrap()
+            .epoch
+            > newer.epoch
+    );
 }
 
 #[test]
@@ -210,9 +261,17 @@ fn a_damaged_or_lost_identity_is_mended() {
         let dir = TempDir::new().unwrap();
         store(dir.path());
         let path = dir.path().join("identity");
-        if lost { fs::remove_file(&path).unwrap() } else { flip(&path, 3, 1) }
+        if lost {
+            fs::remove_file(&path).unwrap()
+        } else {
+            flip(&path, 3, 1)
+        }
         assert!(open_error(dir.path()).is_damage());
-        assert!(SledStore::create(dir.path(), VE).err().is_some_and(|error| error.is_damage()));
+        assert!(
+            SledStore::create(dir.path(), VE)
+                .err()
+                .is_some_and(|error| error.is_damage())
+        );
         salvage(dir.path(), VE).unwrap();
         assert_eq!(check_limits(dir.path()), USERS as usize);
     }
@@ -222,7 +281,11 @@ fn a_damaged_or_lost_identity_is_mended() {
 fn a_salvage_that_was_interrupted_goes_on_where_it_was() {
     let dir = TempDir::new().unwrap();
     store(dir.path());
-    fs::rename(dir.path().join("db"), dir.path().join("db.damaged.1700000000000")).unwrap();
+    fs::rename(
+        dir.path().join("db"),
+        dir.path().join("db.damaged.1700000000000"),
+    )
+    .unwrap();
     fs::create_dir_all(dir.path().join("db.new/blobs")).unwrap();
     assert!(open_error(dir.path()).is_damage());
     let report = salvage(dir.path(), VE).unwrap();
@@ -245,12 +308,24 @@ fn salvage_leaves_a_held_a_foreign_and_a_newer_store_alone() {
     let dir = TempDir::new().unwrap();
     store(dir.path());
     let held = SledStore::open(dir.path(), VE).unwrap();
-    assert!(matches!(salvage(dir.path(), VE), Err(StoreError::Held { .. })));
+    assert!(matches!(
+        salvage(dir.path(), VE),
+        Err(StoreError::Held { .. })
+    ));
     drop(held);
-    assert!(matches!(salvage(dir.path(), VeId::new(5)), Err(StoreError::ForeignVe { .. })));
+    assert!(matches!(
+        salvage(dir.path(), VeId::new(5)),
+        Err(StoreError::ForeignVe { .. })
+    ));
     fs::write(dir.path().join("limits.json"), r#"{"format": 7}"#).unwrap();
-    assert!(matches!(salvage(dir.path(), VE), Err(StoreError::NewerFormat { found: 7, .. })));
+    assert!(matches!(
+        salvage(dir.path(), VE),
+        Err(StoreError::NewerFormat { found: 7, .. })
+    ));
     let users = QuotaType::User;
     let open = SledStore::open(dir.path(), VE).unwrap();
-    assert_eq!(open.scan(key::prefix(users), b"", 1000).unwrap().len(), USERS as usize);
+    assert_eq!(
+        open.scan(key::prefix(users), b"", 1000).unwrap().len(),
+        USERS as usize
+    );
 }

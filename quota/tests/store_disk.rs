@@ -1,5 +1,14 @@
 //! The store on disk: made, opened, held, removed; large commits; leftovers of an interrupted process.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test states what it expects"
+)]
+
 use std::fs;
 use std::path::Path;
 
@@ -7,9 +16,7 @@ use quota::store::copy::{AccountCopy, LimitsCopy};
 use quota::store::record::{self, InfoRecord, key};
 use quota::store::sled::SledStore;
 use quota::store::{Batch, Store as _, StoreError};
-use quota::{
-    Bytes, Deadlines, GracePeriods, Limit, Limits, Subject, Timestamp, Uid, VeId,
-};
+use quota::{Bytes, Deadlines, GracePeriods, Limit, Limits, Subject, Timestamp, Uid, VeId};
 use tempfile::TempDir;
 
 const VE: VeId = VeId::new(101);
@@ -69,9 +76,18 @@ fn a_second_opener_is_refused_at_once() {
     let dir = TempDir::new().unwrap();
     let held = SledStore::create(dir.path(), VE).unwrap();
     let started = std::time::Instant::now();
-    assert!(matches!(error(SledStore::open(dir.path(), VE)), StoreError::Held { .. }));
-    assert!(matches!(error(SledStore::create(dir.path(), VE)), StoreError::Held { .. }));
-    assert!(matches!(SledStore::remove(dir.path(), VE), Err(StoreError::Held { .. })));
+    assert!(matches!(
+        error(SledStore::open(dir.path(), VE)),
+        StoreError::Held { .. }
+    ));
+    assert!(matches!(
+        error(SledStore::create(dir.path(), VE)),
+        StoreError::Held { .. }
+    ));
+    assert!(matches!(
+        SledStore::remove(dir.path(), VE),
+        Err(StoreError::Held { .. })
+    ));
     assert!(started.elapsed().as_millis() < 200);
     drop(held);
     SledStore::open(dir.path(), VE).unwrap();
@@ -81,9 +97,15 @@ fn a_second_opener_is_refused_at_once() {
 fn a_store_that_is_not_there_is_missing_and_nothing_is_made() {
     let dir = TempDir::new().unwrap();
     let absent = dir.path().join("5");
-    assert!(matches!(error(SledStore::open(&absent, VE)), StoreError::Missing { .. }));
+    assert!(matches!(
+        error(SledStore::open(&absent, VE)),
+        StoreError::Missing { .. }
+    ));
     assert!(!absent.exists());
-    assert!(matches!(error(SledStore::open(dir.path(), VE)), StoreError::Missing { .. }));
+    assert!(matches!(
+        error(SledStore::open(dir.path(), VE)),
+        StoreError::Missing { .. }
+    ));
 }
 
 #[test]
@@ -94,7 +116,14 @@ fn another_ve_is_refused() {
     assert!(matches!(found, StoreError::ForeignVe { expected, found }
         if expected == VeId::new(5) && found == VE));
     assert!(SledStore::remove(dir.path(), VeId::new(5)).is_err());
-    assert!(matches!(error(SledStore::create(dir.path(), VE)), StoreError::Exists { .. }));
+    assert!(matches!(
+        error(SledStore::create(dir.path(), VE)),
+        StoreError::Exists { .. }
+    ));
+    // Whose it is counts before what state it is in.
+    fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let found = error(SledStore::open(dir.path(), VeId::new(5)));
+    assert!(matches!(found, StoreError::ForeignVe { .. }));
 }
 
 #[test]
@@ -104,7 +133,10 @@ fn a_database_of_another_ve_beside_the_right_identity_is_refused() {
     drop(SledStore::create(other.path(), VeId::new(5)).unwrap());
     fs::rename(dir.path().join("db"), dir.path().join("away")).unwrap();
     fs::rename(other.path().join("db"), dir.path().join("db")).unwrap();
-    assert!(matches!(error(SledStore::open(dir.path(), VE)), StoreError::ForeignVe { .. }));
+    assert!(matches!(
+        error(SledStore::open(dir.path(), VE)),
+        StoreError::ForeignVe { .. }
+    ));
 }
 
 #[test]
@@ -117,7 +149,10 @@ fn a_removed_store_is_missing_and_can_be_made_again() {
     drop(store);
     SledStore::remove(&dir, VE).unwrap();
     assert!(!dir.exists());
-    assert!(matches!(SledStore::remove(&dir, VE), Err(StoreError::Missing { .. })));
+    assert!(matches!(
+        SledStore::remove(&dir, VE),
+        Err(StoreError::Missing { .. })
+    ));
     let store = SledStore::create(&dir, VE).unwrap();
     assert_eq!(epoch(&store, b"a"), None);
 }
@@ -127,7 +162,10 @@ fn a_creation_that_was_interrupted_can_be_repeated() {
     let dir = TempDir::new().unwrap();
     drop(SledStore::create(dir.path(), VE).unwrap());
     fs::remove_file(dir.path().join("identity")).unwrap();
-    assert!(matches!(error(SledStore::open(dir.path(), VE)), StoreError::Missing { .. }));
+    assert!(matches!(
+        error(SledStore::open(dir.path(), VE)),
+        StoreError::Missing { .. }
+    ));
     drop(SledStore::create(dir.path(), VE).unwrap());
     SledStore::open(dir.path(), VE).unwrap();
 }
@@ -153,8 +191,13 @@ fn a_scan_is_bounded_by_prefix_start_and_limit() {
         put(&store, name, &info(0));
     }
     let keys = |prefix: &str, from: &str, limit| -> Vec<String> {
-        let found = store.scan(prefix.as_bytes(), from.as_bytes(), limit).unwrap();
-        found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+        let found = store
+            .scan(prefix.as_bytes(), from.as_bytes(), limit)
+            .unwrap();
+        found
+            .into_iter()
+            .map(|(key, _)| String::from_utf8(key).unwrap())
+            .collect()
     };
     assert_eq!(keys("u", "", 9), ["u1", "u2", "u3"]);
     assert_eq!(keys("u", "u2", 1), ["u2"]);
@@ -199,8 +242,14 @@ fn the_copy_of_limits_reads_back_and_replaces_the_earlier_one() {
     let space = Limit::new(None, Some(Bytes::new(4096)));
     copy.accounts.push(AccountCopy {
         subject: Subject::User(Uid::new(1000)),
-        limits: Limits { space, inodes: Limit::UNLIMITED },
-        deadlines: Deadlines { space: Some(Timestamp::new(9)), inodes: None },
+        limits: Limits {
+            space,
+            inodes: Limit::UNLIMITED,
+        },
+        deadlines: Deadlines {
+            space: Some(Timestamp::new(9)),
+            inodes: None,
+        },
     });
     store.write_copy(&copy).unwrap();
     assert_eq!(LimitsCopy::read(dir.path()).unwrap(), Some(copy));
@@ -210,9 +259,16 @@ fn the_copy_of_limits_reads_back_and_replaces_the_earlier_one() {
 #[test]
 fn a_copy_of_a_newer_format_or_with_other_text_is_told_apart() {
     let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("limits.json"), r#"{"format": 2, "unheard": "of"}"#).unwrap();
+    fs::write(
+        dir.path().join("limits.json"),
+        r#"{"format": 2, "unheard": "of"}"#,
+    )
+    .unwrap();
     let newer = LimitsCopy::read(dir.path());
-    assert!(matches!(newer, Err(StoreError::NewerFormat { found: 2, known: 1 })));
+    assert!(matches!(
+        newer,
+        Err(StoreError::NewerFormat { found: 2, known: 1 })
+    ));
     fs::write(dir.path().join("limits.json"), r#"{"format": 1}"#).unwrap();
     assert!(LimitsCopy::read(dir.path()).is_err_and(|error| error.is_damage()));
 }

@@ -1,5 +1,14 @@
 //! What the store's bytes mean survives a round trip, and no bytes can hurt the reader.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test states what it expects"
+)]
+
 use proptest::prelude::*;
 use quota::store::record::{self, AccountRecord, InfoRecord, RecordError, SchemaRecord, key};
 use quota::{
@@ -8,7 +17,8 @@ use quota::{
 };
 
 fn usage() -> impl Strategy<Value = Usage> {
-    any::<(u64, u64)>().prop_map(|(space, inodes)| Usage::new(Bytes::new(space), Inodes::new(inodes)))
+    any::<(u64, u64)>()
+        .prop_map(|(space, inodes)| Usage::new(Bytes::new(space), Inodes::new(inodes)))
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -42,15 +52,17 @@ fn info() -> impl Strategy<Value = InfoRecord> {
     });
     let grace = proptest::array::uniform3(periods);
     let rest = any::<(u32, String, [bool; 3], u32, u64, i64)>();
-    (grace, rest).prop_map(|(grace, (ve, private, enforced, ugid_limit, epoch, created))| InfoRecord {
-        ve: VeId::new(ve),
-        private,
-        grace,
-        enforced,
-        ugid_limit,
-        epoch,
-        created: Timestamp::new(created),
-    })
+    (grace, rest).prop_map(
+        |(grace, (ve, private, enforced, ugid_limit, epoch, created))| InfoRecord {
+            ve: VeId::new(ve),
+            private,
+            grace,
+            enforced,
+            ugid_limit,
+            epoch,
+            created: Timestamp::new(created),
+        },
+    )
 }
 
 proptest! {
@@ -95,15 +107,24 @@ fn a_value_under_another_key_is_noticed() {
     let key = key::account(Subject::User(Uid::new(1)));
     let value = record::encode(&key, &AccountRecord::default());
     let other = key::account(Subject::User(Uid::new(2)));
-    assert_eq!(record::decode::<AccountRecord>(&other, &value), Err(RecordError::Checksum));
+    assert_eq!(
+        record::decode::<AccountRecord>(&other, &value),
+        Err(RecordError::Checksum)
+    );
 }
 
 #[test]
 fn no_limit_and_a_limit_of_zero_stay_apart() {
     let key = key::account(Subject::Ve);
     let nothing = Limit::new(None, Some(Bytes::ZERO));
-    let limits = Limits { space: nothing, inodes: Limit::UNLIMITED };
-    let account = AccountRecord { limits, ..AccountRecord::default() };
+    let limits = Limits {
+        space: nothing,
+        inodes: Limit::UNLIMITED,
+    };
+    let account = AccountRecord {
+        limits,
+        ..AccountRecord::default()
+    };
     let read: AccountRecord = record::decode(&key, &record::encode(&key, &account)).unwrap();
     assert_eq!(read.limits, limits);
 }
@@ -125,7 +146,10 @@ fn the_layout_does_not_change_by_accident() {
     let key = key::account(Subject::Ve);
     let account = AccountRecord {
         usage: Usage::new(Bytes::new(0x0102), Inodes::new(3)),
-        deadlines: Deadlines { space: Some(Timestamp::new(-1)), inodes: None },
+        deadlines: Deadlines {
+            space: Some(Timestamp::new(-1)),
+            inodes: None,
+        },
         ..AccountRecord::default()
     };
     let value = record::encode(&key, &account);

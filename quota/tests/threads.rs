@@ -171,7 +171,8 @@ fn used_and_reserved_never_pass_the_limit_and_the_sums_agree() {
         drop(finish);
         assert!(watcher.join().unwrap() > 0);
     });
-    assert!(granted.into_inner() > ROUNDS && refused.into_inner() > ROUNDS);
+    // How the threads take turns is not ours to say; both must have happened.
+    assert!(granted.into_inner() > 100 && refused.into_inner() > 100);
     assert_eq!(engine.reserved(), Usage::ZERO);
     assert_eq!(engine.invariant_violations(), 0);
     assert_sums(&expected);

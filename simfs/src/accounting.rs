@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quota::{
     Accounts, Bytes, Change, Charged, Engine, Gid, InodeId, Owner, Reservation, Usage, Want,
 };
@@ -60,6 +60,8 @@ pub struct Accounting {
     late: late::Queue,
     /// Files without a name that are still open: their close gives space back.
     unlinked_open: AtomicUsize,
+    /// Held by the one that waits for such a close; only tried.
+    patience: Mutex<()>,
     /// The recount under way; read by every change, so not a lock that writers share.
     recount: RwLock<Option<Arc<Recount>>>,
     housekeeper: Arc<Housekeeper>,
@@ -81,6 +83,7 @@ impl Accounting {
             nodes,
             callers,
             unlinked_open: AtomicUsize::new(0),
+            patience: Mutex::new(()),
             recount: RwLock::new(None),
             housekeeper,
         }
@@ -336,7 +339,10 @@ impl Accounting {
     /// Before a refusal: settles files whose metadata holds a promise, waits for closes that are under way.
     fn make_room(&self) {
         self.late.settle_promises(&mut |node| self.settle_now(node));
-        if self.unlinked_open.load(Ordering::Acquire) > 0 {
+        // One worker at a time: another must be free to take the request that closes the file.
+        if self.unlinked_open.load(Ordering::Acquire) > 0
+            && let Some(_waiting) = self.patience.try_lock()
+        {
             std::thread::sleep(LAST_CLOSE_PATIENCE);
         }
     }

@@ -2,9 +2,9 @@
 //! type that quota tools accept. One superblock serves every VE of the host; VEs bind it.
 //!
 //! ```text
-//! PREFIX/run/simfs/decoy/lock    held while it is made or removed
-//!                        image   1 MiB, made once by mkfs.ext4
-//!                        mnt     where it is mounted: the source of the VEs' bind mounts
+//! PREFIX/run/simfs/decoy/image    1 MiB, made by mkfs.ext4
+//!                        mnt      where it is mounted: the source of the VEs' bind mounts
+//!                        ve/101   one empty file for each VE that was given it
 //! ```
 //!
 //! The source string must be the path of a node when the filesystem is mounted, and stays as it was afterwards. So a
@@ -12,26 +12,30 @@
 //! is then attached in the namespace of the process. Nothing of this needs to exist after that: the loop device goes
 //! away with its last mount.
 //!
-//! [`ensure`] and [`remove`] are for programs of the host, not for a confined daemon. Processes may call them at the
-//! same time.
+//! It goes away with the last VE that was given it. [`ensure`] and [`release`] are for programs of the host, not for a
+//! confined daemon. Processes may call them at the same time: a lock on PREFIX/run/simfs excludes one another.
 //!
 //! # Source
 //! mount_namespaces(7); Linux `fs/namespace.c`, `fsmount` and `move_mount`; linuxquota `quotasys.c` for what the
 //! tools accept.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use quota::VeId;
 use rustix::fs::{CWD, FileType, FlockOperation, Mode};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
 
 use crate::quotactl::serve::DEVICE_PATH;
 use crate::sys::{loop_device, mount};
 
+const NAME: &str = "decoy";
+/// Whoever was given the decoy.
+const HOLDERS: &str = "ve";
 const IMAGE_SIZE: &str = "1M";
 const IMAGE_INODES: &str = "16";
 
@@ -70,18 +74,20 @@ fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E)
     }
 }
 
-/// Makes the decoy unless it is there, and returns the path to bind into VEs. `run_root` is `PREFIX/run/simfs`.
+/// Makes the decoy unless it is there, and returns the path to bind into this VE. `run_root` is `PREFIX/run/simfs`.
 ///
 /// # Errors
 /// [`DecoyError`]; needs root, the loop driver and mkfs.ext4 (package e2fsprogs).
-pub fn ensure(run_root: &Path) -> Result<PathBuf, DecoyError> {
-    let dir = run_root.join("decoy");
-    let target = dir.join("mnt");
-    for path in [&dir, &target] {
+pub fn ensure(run_root: &Path, ve: VeId) -> Result<PathBuf, DecoyError> {
+    let _lock = lock(run_root)?;
+    let dir = run_root.join(NAME);
+    let (target, holders) = (dir.join("mnt"), dir.join(HOLDERS));
+    for path in [&dir, &target, &holders] {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
         made.map_err(failed("creating", path))?;
     }
-    let _lock = lock(&dir)?;
+    let holder = holders.join(ve.to_string());
+    File::create(&holder).map_err(failed("creating", &holder))?;
     if is_mounted(&target).map_err(failed("looking at", &target))? {
         return Ok(target);
     }
@@ -100,40 +106,57 @@ pub fn ensure(run_root: &Path) -> Result<PathBuf, DecoyError> {
     Ok(target)
 }
 
-/// Removes the decoy from the host; what VEs have bound stays with them until they end. Nothing there is no error.
+/// This VE needs the decoy no more; when it was the last, the decoy is removed from the host. What containers have
+/// bound stays with them until they end. Nothing there is no error.
 ///
 /// # Errors
 /// [`DecoyError`] if something of it could not be removed.
-pub fn remove(run_root: &Path) -> Result<(), DecoyError> {
-    let dir = run_root.join("decoy");
-    if !dir.exists() {
+pub fn release(run_root: &Path, ve: VeId) -> Result<(), DecoyError> {
+    let dir = run_root.join(NAME);
+    let holders = dir.join(HOLDERS);
+    if !holders.exists() {
         return Ok(());
     }
-    let _lock = lock(&dir)?;
+    let _lock = lock(run_root)?;
+    let holder = holders.join(ve.to_string());
+    match fs::remove_file(&holder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("removing", &holder)(error));
+        }
+        _ => {}
+    }
+    // Fails as long as another VE stands there, or when another process was faster.
+    match fs::remove_dir(&holders) {
+        Ok(()) => remove(&dir),
+        Err(_) => Ok(()),
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), DecoyError> {
     let target = dir.join("mnt");
     while target.exists() && is_mounted(&target).map_err(failed("looking at", &target))? {
         mount::unmount(&target, UnmountFlags::DETACH).map_err(failed("unmounting", &target))?;
     }
-    std::fs::remove_dir_all(&dir).map_err(failed("removing", &dir))
+    fs::remove_dir_all(dir).map_err(failed("removing", dir))
 }
 
-fn lock(dir: &Path) -> Result<File, DecoyError> {
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(failed("creating", &path))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(failed("locking", &path))?;
-    Ok(file)
+/// The directory outlives the decoy, so whoever waited for the lock sees what is there now.
+fn lock(run_root: &Path) -> Result<File, DecoyError> {
+    let dir = File::open(run_root).map_err(failed("opening", run_root))?;
+    rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(failed("locking", run_root))?;
+    Ok(dir)
 }
 
 /// Whether something is mounted there; only we have the directory, so it is the decoy.
 fn is_mounted(target: &Path) -> io::Result<bool> {
     let parent = target.parent().unwrap_or(target);
-    Ok(std::fs::metadata(target)?.dev() != std::fs::metadata(parent)?.dev())
+    Ok(fs::metadata(target)?.dev() != fs::metadata(parent)?.dev())
 }
 
 /// Makes the image under another name first: one that exists is complete.
 fn make_image(image: &Path) -> Result<(), DecoyError> {
     let unfinished = image.with_extension("new");
-    let _ = std::fs::remove_file(&unfinished);
+    let _ = fs::remove_file(&unfinished);
     let output = Command::new("mkfs.ext4")
         .args(["-q", "-F", "-b", "1024", "-m", "0", "-N", IMAGE_INODES])
         .args(["-O", "^has_journal,^quota"])
@@ -149,7 +172,7 @@ fn make_image(image: &Path) -> Result<(), DecoyError> {
             message,
         });
     }
-    std::fs::rename(&unfinished, image).map_err(failed("renaming", &unfinished))
+    fs::rename(&unfinished, image).map_err(failed("renaming", &unfinished))
 }
 
 /// Mounts the device under the name `/dev/simfs`, attached nowhere. Takes the calling thread out of the process's
@@ -188,12 +211,15 @@ mod tests {
 
     impl Drop for Host {
         fn drop(&mut self) {
-            let _ = remove(self.0.path());
+            let dir = self.0.path().join(NAME);
+            if dir.exists() {
+                let _ = remove(&dir);
+            }
         }
     }
 
     fn table_line(target: &Path) -> Option<String> {
-        let table = std::fs::read_to_string("/proc/mounts").unwrap();
+        let table = fs::read_to_string("/proc/mounts").unwrap();
         let target = format!(" {} ", target.display());
         table
             .lines()
@@ -215,7 +241,7 @@ mod tests {
     fn the_decoy_is_made_once_and_leaves_nothing() {
         let host = Host(tempfile::tempdir().unwrap());
         let run_root = host.0.path();
-        let target = ensure(run_root).unwrap();
+        let target = ensure(run_root, VeId::new(101)).unwrap();
         let line = table_line(&target).unwrap();
         assert!(
             line.starts_with(&format!("/dev/simfs {} ext4 ro,", target.display())),
@@ -224,27 +250,43 @@ mod tests {
         for option in ["nosuid", "nodev", "noexec"] {
             assert!(line.contains(option), "{line}");
         }
-        assert_eq!(ensure(run_root).unwrap(), target);
+        assert_eq!(ensure(run_root, VeId::new(101)).unwrap(), target);
         assert_eq!(loops(run_root), 1);
         // The source was named in another namespace only.
         assert!(!Path::new(DEVICE_PATH).exists());
-        remove(run_root).unwrap();
+        release(run_root, VeId::new(101)).unwrap();
         assert_eq!(table_line(&target), None);
         assert_eq!(loops(run_root), 0);
         assert!(!run_root.join("decoy").exists());
-        remove(run_root).unwrap();
+        release(run_root, VeId::new(101)).unwrap();
         // And again, from nothing.
-        assert_eq!(ensure(run_root).unwrap(), target);
+        assert_eq!(ensure(run_root, VeId::new(101)).unwrap(), target);
     }
 
     #[test]
     fn many_at_once_make_one() {
         let host = Host(tempfile::tempdir().unwrap());
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| ensure(host.0.path()).unwrap());
+            for ve in 1..5 {
+                let run_root = host.0.path();
+                scope.spawn(move || ensure(run_root, VeId::new(ve)).unwrap());
             }
         });
         assert_eq!(loops(host.0.path()), 1);
+    }
+
+    #[test]
+    fn it_stays_until_the_last_ve_goes() {
+        let host = Host(tempfile::tempdir().unwrap());
+        let run_root = host.0.path();
+        let target = ensure(run_root, VeId::new(101)).unwrap();
+        ensure(run_root, VeId::new(102)).unwrap();
+        for _ in 0..2 {
+            release(run_root, VeId::new(101)).unwrap();
+            assert!(table_line(&target).is_some());
+        }
+        release(run_root, VeId::new(102)).unwrap();
+        assert_eq!(table_line(&target), None);
+        assert!(!run_root.join(NAME).exists());
     }
 }

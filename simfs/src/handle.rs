@@ -45,6 +45,8 @@ pub struct OpenFile {
     pub node: Arc<Node>,
     /// What for.
     pub access: Access,
+    /// Whether its writes pass the kernel's cache by.
+    pub direct: bool,
     /// Whether a mapping of it stores into the backing file unseen.
     pub maps_backing: bool,
     /// Opened on first use.

@@ -4,7 +4,8 @@
 //! daemon asks, and holds the device descriptor, so that the connection does not depend on the daemon's life. When the
 //! daemon ends without being asked, the keeper takes the dead mount away.
 //!
-//! The two talk over a socket pair: an order is one byte, the answer is an errno (0: done) in four bytes.
+//! The two talk over a socket pair: an order is one byte, the answer is an errno (0: done) and the device number of the
+//! mount (major and minor), four bytes each.
 //! No threads, no locks, no memory allocated while it waits.
 
 use std::io::{self, Read, Write};
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use rustix::mount::UnmountFlags;
 
 use crate::mount::{self, MountOptions};
+use crate::sys::task::DeviceNumber;
 use crate::sys::{fork, mount as sys_mount};
 
 /// What a daemon can ask of its keeper.
@@ -43,11 +45,11 @@ impl Link {
         Self { stream: Mutex::new(stream) }
     }
 
-    /// Makes the mount.
+    /// Makes the mount, and tells its device number.
     ///
     /// # Errors
     /// mount(2)'s own.
-    pub fn mount(&self) -> io::Result<()> {
+    pub fn mount(&self) -> io::Result<DeviceNumber> {
         self.ask(Order::Mount)
     }
 
@@ -56,16 +58,19 @@ impl Link {
     /// # Errors
     /// EBUSY where it is in use.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        self.ask(if lazy { Order::Detach } else { Order::Unmount })
+        self.ask(if lazy { Order::Detach } else { Order::Unmount }).map(drop)
     }
 
-    fn ask(&self, order: Order) -> io::Result<()> {
+    fn ask(&self, order: Order) -> io::Result<DeviceNumber> {
         let mut stream = self.stream.lock();
         stream.write_all(&[order as u8])?;
-        let mut answer = [0; 4];
-        stream.read_exact(&mut answer)?;
-        match i32::from_ne_bytes(answer) {
-            0 => Ok(()),
+        let mut number = || {
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).map(|()| bytes)
+        };
+        let (errno, major, minor) = (number()?, number()?, number()?);
+        match i32::from_ne_bytes(errno) {
+            0 => Ok((u32::from_ne_bytes(major), u32::from_ne_bytes(minor))),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -87,26 +92,44 @@ pub fn serve(
     // The end of the stream is the end of the daemon.
     while matches!(link.read(&mut order), Ok(1)) {
         let result = match order {
-            [b'M'] => mount::attach(device.as_fd(), mountpoint, options),
-            [b'U'] => sys_mount::unmount(mountpoint, UnmountFlags::NOFOLLOW),
-            [b'D'] => sys_mount::unmount(mountpoint, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
+            [b'M'] => make(device, mountpoint, options),
+            [b'U'] => take_away(mountpoint, UnmountFlags::empty()),
+            [b'D'] => take_away(mountpoint, UnmountFlags::DETACH),
             _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
         if result.is_ok() {
             mounted = order == [b'M'];
         }
-        let errno = result.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
-        if link.write_all(&errno.to_ne_bytes()).is_err() {
+        if link.write_all(&answer(result)).is_err() {
             break;
         }
     }
     let code = daemon.wait()?;
     if mounted && code != 0 {
         // Guests of a dead mount get errors either way; a mount that nobody serves must not stay in the tree.
-        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
-        if let Err(error) = sys_mount::unmount(mountpoint, flags) {
+        if let Err(error) = take_away(mountpoint, UnmountFlags::DETACH) {
             tracing::error!(%error, "cannot take the dead mount away");
         }
     }
     Ok(code)
+}
+
+fn make(device: &OwnedFd, mountpoint: &Path, options: &MountOptions) -> io::Result<DeviceNumber> {
+    mount::attach(device.as_fd(), mountpoint, options)?;
+    mount::device_number(mountpoint).inspect_err(|_| {
+        // Who asked hears of the first failure.
+        let _ = take_away(mountpoint, UnmountFlags::DETACH);
+    })
+}
+
+fn take_away(mountpoint: &Path, flags: UnmountFlags) -> io::Result<DeviceNumber> {
+    sys_mount::unmount(mountpoint, UnmountFlags::NOFOLLOW | flags).map(|()| (0, 0))
+}
+
+fn answer(result: io::Result<DeviceNumber>) -> Vec<u8> {
+    let (errno, (major, minor)) = match result {
+        Ok(device) => (0, device),
+        Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), (0, 0)),
+    };
+    [errno.to_ne_bytes(), major.to_ne_bytes(), minor.to_ne_bytes()].concat()
 }

@@ -5,8 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::MountFlags;
 
+use crate::quotactl::AdminPolicy;
+use crate::sys::task::DeviceNumber;
 use crate::sys::mount::{self, AtimePolicy};
 
 /// The type that /proc/mounts shows.
@@ -39,6 +42,8 @@ pub struct MountOptions {
     pub source: String,
     /// Reads go to the backing file in the kernel, where it can.
     pub passthrough: bool,
+    /// Who administers the second level from inside the VE.
+    pub quota_admin: AdminPolicy,
 }
 
 impl Default for MountOptions {
@@ -51,6 +56,7 @@ impl Default for MountOptions {
             atime: AtimePolicy::Inherited,
             source: DEFAULT_SOURCE.to_owned(),
             passthrough: true,
+            quota_admin: AdminPolicy::RootOfVe,
         }
     }
 }
@@ -61,7 +67,7 @@ impl Default for MountOptions {
 pub enum MountOptionError {
     /// Not an option of simfs.
     #[error(
-        "unknown mount option '{0}': known are ro rw dev nodev suid nosuid exec noexec atime noatime strictatime relatime fsname=NAME passthrough=auto|off"
+        "unknown mount option '{0}': known are ro rw dev nodev suid nosuid exec noexec atime noatime strictatime relatime fsname=NAME passthrough=auto|off quotaadmin=root|strict"
     )]
     Unknown(String),
     /// The option is known, its value is not.
@@ -134,6 +140,20 @@ impl MountOptions {
                 value: value.to_owned(),
                 wanted: "may be auto or off",
             }),
+            Some(("quotaadmin", value)) => {
+                self.quota_admin = match value {
+                    "root" => AdminPolicy::RootOfVe,
+                    "strict" => AdminPolicy::SysAdmin,
+                    _ => {
+                        return Err(MountOptionError::Value {
+                            option: "quotaadmin",
+                            value: value.to_owned(),
+                            wanted: "may be root or strict",
+                        });
+                    }
+                };
+                Ok(())
+            }
             _ if is_tolerated(option) => Ok(()),
             _ => Err(MountOptionError::Unknown(option.to_owned())),
         }
@@ -173,6 +193,17 @@ pub fn attach(device: impl AsFd, mountpoint: &Path, options: &MountOptions) -> i
     mount::mount(Path::new(&options.source), mountpoint, FS_TYPE, options.flags(), &data)
 }
 
+/// The device number of what is mounted there, from what the kernel knows: no request is sent, so the server of the
+/// mount may ask before it serves.
+///
+/// # Errors
+/// statx(2)'s own.
+pub fn device_number(mountpoint: &Path) -> io::Result<DeviceNumber> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    let stat = rustix::fs::statx(CWD, mountpoint, flags, StatxFlags::empty())?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +214,10 @@ mod tests {
         assert!(!options.read_only && !options.setid);
         assert_eq!(options.atime, AtimePolicy::Noatime);
         assert_eq!(MountOptions::parse("").unwrap(), MountOptions::default());
+        for (text, policy) in [("root", AdminPolicy::RootOfVe), ("strict", AdminPolicy::SysAdmin)] {
+            let options = MountOptions::parse(&format!("quotaadmin={text}")).unwrap();
+            assert_eq!(options.quota_admin, policy);
+        }
     }
 
     #[test]
@@ -191,6 +226,7 @@ mod tests {
         let error = MountOptions::parse("rw,frobnicate").unwrap_err();
         assert_eq!(error, MountOptionError::Unknown("frobnicate".into()));
         assert!(MountOptions::parse("passthrough=maybe").is_err());
+        assert!(MountOptions::parse("quotaadmin=everybody").is_err());
         assert!(MountOptions::parse("fsname=").is_err());
     }
 }

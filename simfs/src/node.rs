@@ -20,7 +20,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -101,6 +101,8 @@ pub struct Node {
     lookups: AtomicU64,
     /// Bytes from the start of the file that are known to be allocated and written.
     dense_to: AtomicU64,
+    /// Whether what the kernel has cached of the content is still right.
+    cache_valid: AtomicBool,
     /// The mode as it was last seen.
     mode: AtomicU32,
     state: Mutex<State>,
@@ -118,6 +120,7 @@ impl Node {
             held,
             lookups: AtomicU64::new(0),
             dense_to: AtomicU64::new(0),
+            cache_valid: AtomicBool::new(false),
             mode: AtomicU32::new(stat.mode),
             state: Mutex::new(State {
                 charged: Some(charged),
@@ -182,6 +185,18 @@ impl Node {
     /// From here on the file may have holes.
     pub fn cut_dense(&self, from: u64) {
         self.dense_to.fetch_min(from, Ordering::AcqRel);
+    }
+
+    /// A handle is about to use the kernel's cache of the content; says whether what is there already may be kept.
+    pub fn enter_cache(&self) -> bool {
+        self.cache_valid.swap(true, Ordering::AcqRel)
+    }
+
+    /// The content changes, or may, without the kernel's cache.
+    pub fn pass_cache(&self) {
+        if self.cache_valid.load(Ordering::Relaxed) {
+            self.cache_valid.store(false, Ordering::Release);
+        }
     }
 
     /// Whether a write must look for set-id bits.

@@ -18,6 +18,8 @@ use crate::sys::task::DeviceNumber;
 
 /// Where the decoy appears in the VE.
 pub const DECOY_DESTINATION: &str = "/run/.quota";
+/// The node that VEs with a user namespace bind, in the VE's run directory.
+const HOST_NODE: &str = "device";
 const CALLS: [&str; 2] = ["quotactl", "quotactl_fd"];
 const KILLABLE_WAIT: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
 
@@ -130,15 +132,23 @@ const fn architectures() -> &'static [&'static str] {
 /// # Errors
 /// Those of mknodat(2). A node of an earlier mount is replaced.
 pub fn make_host_node(run_dir: &Path, (major, minor): DeviceNumber) -> io::Result<PathBuf> {
-    let path = run_dir.join("device");
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    let path = run_dir.join(HOST_NODE);
+    remove_host_node(run_dir)?;
     let mode = Mode::from_raw_mode(0o600);
     let device = rustix::fs::makedev(major, minor);
     rustix::fs::mknodat(CWD, &path, FileType::BlockDevice, mode, device)?;
     Ok(path)
+}
+
+/// Removes that node, if it is there.
+///
+/// # Errors
+/// Those of unlink(2).
+pub fn remove_host_node(run_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(run_dir.join(HOST_NODE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Merges fragments into a config.json.
@@ -397,5 +407,8 @@ mod tests {
             std::fs::metadata(node).unwrap().rdev(),
             rustix::fs::makedev(0, 57)
         );
+        remove_host_node(dir.path()).unwrap();
+        remove_host_node(dir.path()).unwrap();
+        assert!(!dir.path().join(HOST_NODE).exists());
     }
 }

@@ -4,8 +4,8 @@
 //! seen in. A namespace that some user of the VE made inside counts for nothing.
 
 use std::io;
-use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use quota::Gid;
 use rustix::thread::CapabilitySet;
 
@@ -16,7 +16,8 @@ use crate::sys::process::{CallerLook, UserNamespace};
 pub struct Privileges {
     processes: CallerLook,
     host: UserNamespace,
-    ve: OnceLock<UserNamespace>,
+    /// A leaf lock.
+    ve: Mutex<Option<UserNamespace>>,
 }
 
 impl Privileges {
@@ -27,13 +28,14 @@ impl Privileges {
     pub fn new() -> io::Result<Self> {
         let processes = CallerLook::open()?;
         let host = processes.user_namespace(std::process::id())?;
-        Ok(Self { processes, host, ve: OnceLock::new() })
+        Ok(Self { processes, host, ve: Mutex::new(None) })
     }
 
-    /// The VE runs in the user namespace of this process; the first that is named counts.
+    /// The VE runs in the user namespace of this process; the last that is named counts: a VE that is started again
+    /// has another one.
     pub fn learn_ve(&self, pid: u32) {
         if let Ok(namespace) = self.processes.user_namespace(pid) {
-            self.ve.get_or_init(|| namespace);
+            *self.ve.lock() = Some(namespace);
         }
     }
 
@@ -61,7 +63,7 @@ impl Privileges {
 
     fn has(&self, pid: u32, capability: CapabilitySet) -> bool {
         let Ok(namespace) = self.processes.user_namespace(pid) else { return false };
-        (namespace == self.host || self.ve.get() == Some(&namespace))
+        (namespace == self.host || *self.ve.lock() == Some(namespace))
             && self
                 .processes
                 .effective_capabilities(pid)

@@ -26,5 +26,8 @@ pub mod registration;
 pub mod second_level;
 pub mod serve;
 
+/// The socket in a VE's run directory.
+pub const SOCKET_NAME: &str = "quotactl.sock";
+
 pub use caller::AdminPolicy;
 pub use notify::{OpenListener, QuotactlConfig, QuotactlService};

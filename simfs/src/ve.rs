@@ -4,8 +4,8 @@
 //! everything that can fail, has the keeper mount, and reports through a pipe that the mount answers; only then
 //! does [`start`] return.
 //!
-//! Stop order: the mount goes first (no request can come any more), then the control socket, then the housekeeper; then late
-//! changes are settled, and the last commit ends it.
+//! Stop order: the mount goes first (no request can come any more), then the service for quota tools, then the control
+//! socket, then the housekeeper; then late changes are settled, and the last commit ends it.
 
 mod service;
 
@@ -25,6 +25,7 @@ use crate::accounting::Accounting;
 use crate::accounting::growth::Growth;
 use crate::confine;
 use crate::control::Server;
+use crate::decoy;
 use crate::fs::{Fs, Settings};
 use crate::fuse::Negotiation;
 use crate::fuse::session::{Connection, KernelCache};
@@ -32,9 +33,12 @@ use crate::housekeeper::Housekeeper;
 use crate::keeper::{self, Link};
 use crate::mount::{MountOptionError, MountOptions};
 use crate::node::{Found, Nodes};
+use crate::oci;
 use crate::private::{PrivateArea, PrivateError};
 use crate::privileges::Privileges;
+use crate::quotactl::{self, QuotactlConfig, QuotactlService};
 use crate::sys::fork::{self, Forked};
+use crate::sys::task::DeviceNumber;
 use crate::sys::{fuse_dev, proc_fd, stat};
 
 use service::{EventLog, VeService};
@@ -212,11 +216,13 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
         Err(error) => tell(reports, &format!("cannot fork: {error}")),
         Ok(Forked::Parent(daemon)) => {
             drop((reports, daemon_link));
-            keeper::serve(link, &device, &config.mountpoint, &config.options, daemon)
+            let code = keeper::serve(link, &device, &config.mountpoint, &config.options, daemon)
                 .unwrap_or_else(|error| {
                     tracing::error!(%error, "cannot wait for the daemon");
                     1
-                })
+                });
+            clear_container_parts(config);
+            code
         }
         Ok(Forked::Child) => {
             drop(link);
@@ -236,6 +242,17 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
     }
 }
 
+/// Removes what containers were given of this mount.
+fn clear_container_parts(config: &Config) {
+    let decoy = config.run_dir.parent().map_or(Ok(()), |run| decoy::release(run, config.ve));
+    if let Err(error) = decoy {
+        tracing::warn!(%error, "left behind");
+    }
+    if let Err(error) = oci::remove_host_node(&config.run_dir) {
+        tracing::warn!(%error, "device node left behind");
+    }
+}
+
 /// The daemon's life.
 fn serve(
     config: &Config,
@@ -250,14 +267,17 @@ fn serve(
     confine::enter(kept, &run.join("root"))
         .map_err(StartError::step("the daemon cannot confine itself"))?;
     let engine = open_engine(config, &area)?;
+    count_if_new(&engine, &area)?;
     let housekeeper = Arc::new(Housekeeper::default());
-    let fs = Arc::new(assemble(config, &engine, &area, &housekeeper)?);
+    let privileges = Arc::new(Privileges::new().map_err(StartError::step("/proc"))?);
+    let fs = Arc::new(assemble(config, &engine, &area, &housekeeper, &privileges)?);
     let link = Arc::new(link);
-    link.mount().map_err(StartError::step(format!("cannot mount at {}", config.mountpoint.display())))?;
+    let number = link.mount().map_err(StartError::step(format!("cannot mount at {}", config.mountpoint.display())))?;
     let negotiation = Negotiation { passthrough: config.options.passthrough };
     let connection = Connection::open(device, fs.clone(), negotiation, WORKERS)
         .map_err(StartError::step("the kernel refused the connection"))?;
-    let service = Arc::new(VeService::new(config, fs.clone(), engine.clone(), link.clone()));
+    let quotactl = serve_quotactl(config, number, &engine, privileges)?;
+    let service = Arc::new(VeService::new(config, number, fs.clone(), engine.clone(), link.clone()));
     let server = Server::start(&config.run_dir, service.clone())
         .map_err(StartError::step("cannot listen on the control socket"))?;
     let cleaner = start_housekeeper(&fs, &housekeeper, connection.kernel_cache(), &service)?;
@@ -267,6 +287,7 @@ fn serve(
         let _ = reports.write_all(b"ready");
     }
     let served = connection.serve();
+    drop(quotactl);
     housekeeper.stop();
     let _ = cleaner.join();
     let ended = finish(config, &fs, &engine);
@@ -306,11 +327,23 @@ fn open_engine(config: &Config, area: &PrivateArea) -> Result<Engine, StartError
     Ok(engine)
 }
 
+/// A record that was made before its private area holds nothing, not even the root directory: then count what is there now.
+fn count_if_new(engine: &Engine, area: &PrivateArea) -> Result<(), StartError> {
+    if !engine.account(quota::Subject::Ve)?.usage.inodes.is_zero() {
+        return Ok(());
+    }
+    let counted = crate::scan::scan(area, &mut ())
+        .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
+    let _ = engine.replace_usage(&counted)?;
+    Ok(())
+}
+
 fn assemble(
     config: &Config,
     engine: &Engine,
     area: &Arc<PrivateArea>,
     housekeeper: &Arc<Housekeeper>,
+    privileges: &Arc<Privileges>,
 ) -> Result<Fs, StartError> {
     let failed = || StartError::step("private area");
     let root = area.root_fd().try_clone_to_owned().map_err(failed())?;
@@ -322,17 +355,37 @@ fn assemble(
     };
     let nodes = Arc::new(Nodes::new(area.clone(), found, descriptors));
     let block_size = u64::from(area.statfs().map_err(failed())?.block_size);
-    let privileges = Privileges::new().map_err(StartError::step("/proc"))?;
     let growth = Growth::new(area.backing(), block_size);
     let accounting = Accounting::new(
         engine.clone(),
         growth,
         nodes.clone(),
-        Arc::new(privileges),
+        privileges.clone(),
         housekeeper.clone(),
     );
     let settings = Settings { passthrough: config.options.passthrough };
     Ok(Fs::new(area.clone(), nodes, accounting, settings))
+}
+
+/// Lets the VE's own tools manage its second level. Without a record there is nothing to manage.
+fn serve_quotactl(
+    config: &Config,
+    device: DeviceNumber,
+    engine: &Engine,
+    privileges: Arc<Privileges>,
+) -> Result<Option<QuotactlService>, StartError> {
+    if !config.quota {
+        return Ok(None);
+    }
+    let settings = QuotactlConfig {
+        socket_path: config.run_dir.join(quotactl::SOCKET_NAME),
+        device,
+        policy: config.options.quota_admin,
+    };
+    let learn = move |pid| privileges.learn_ve(pid);
+    QuotactlService::start(settings, Arc::new(engine.clone()), learn)
+        .map(Some)
+        .map_err(StartError::step("cannot serve quota tools"))
 }
 
 fn start_housekeeper(

@@ -87,7 +87,7 @@ impl Bench {
             device,
             policy,
         };
-        self.service = Some(QuotactlService::start(config, Arc::new(self.engine.clone())).unwrap());
+        self.service = Some(QuotactlService::start(config, Arc::new(self.engine.clone()), drop).unwrap());
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -354,7 +354,7 @@ fn the_socket_is_for_root_and_replaces_a_stale_one() {
         device: (0, 0),
         policy: AdminPolicy::RootOfVe,
     };
-    assert!(QuotactlService::start(config, Arc::new(bench.engine.clone())).is_err());
+    assert!(QuotactlService::start(config, Arc::new(bench.engine.clone()), drop).is_err());
     assert!(Path::new(&bench.socket()).exists());
 }
 

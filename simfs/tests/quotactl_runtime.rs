@@ -38,7 +38,7 @@ struct Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = decoy::remove(self.dir.path());
+        let _ = decoy::release(self.dir.path(), VeId::new(101));
     }
 }
 
@@ -75,7 +75,7 @@ impl Host {
             device: DEVICE,
             policy: AdminPolicy::RootOfVe,
         };
-        let service = QuotactlService::start(config, level.clone()).unwrap();
+        let service = QuotactlService::start(config, level.clone(), drop).unwrap();
         Self {
             dir,
             runtime,
@@ -109,7 +109,7 @@ impl Host {
         };
         let input = OciInput {
             ve: VeId::new(101),
-            decoy: decoy::ensure(self.dir.path()).unwrap(),
+            decoy: decoy::ensure(self.dir.path(), VeId::new(101)).unwrap(),
             socket: run_dir.join("quotactl.sock"),
             device: DEVICE,
             node,

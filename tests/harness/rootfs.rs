@@ -1,5 +1,8 @@
 //! A Debian root directory for containers, made once by debootstrap and kept for later runs.
 
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::command::run;
@@ -11,10 +14,35 @@ const CACHE: &str = "/var/cache/simfs-test";
 /// Copies a minimal Debian into an empty private area; `false` after a skip.
 #[must_use]
 pub(crate) fn unpack_into(private: &Path) -> bool {
+    unpack(private, "bookworm", "")
+}
+
+/// The same with the quota tools, and with two users, `ann` (1001) and `bob` (1002, also in `ann`'s group).
+#[must_use]
+pub(crate) fn unpack_with_quota_tools_into(private: &Path) -> bool {
+    if !unpack(private, "minbase-quota", "quota,xfsprogs") {
+        return false;
+    }
+    let append = |name: &str, text: &str| {
+        let file = OpenOptions::new().append(true).open(private.join(name));
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    };
+    append(
+        "etc/passwd",
+        "ann:x:1001:1001::/home:/bin/sh\nbob:x:1002:1002::/home:/bin/sh\n",
+    );
+    append("etc/group", "ann:x:1001:bob\nbob:x:1002:\n");
+    true
+}
+
+fn unpack(private: &Path, name: &str, packages: &str) -> bool {
     if !require::programs(&["debootstrap", "crun"]) {
         return false;
     }
-    let Some(cached) = cached() else { return false };
+    let Some(cached) = cached(name, packages) else {
+        return false;
+    };
     let from = cached.join(".");
     run(
         "cp",
@@ -29,8 +57,8 @@ pub(crate) fn unpack_into(private: &Path) -> bool {
     true
 }
 
-fn cached() -> Option<PathBuf> {
-    let done = Path::new(CACHE).join("bookworm");
+fn cached(name: &str, packages: &str) -> Option<PathBuf> {
+    let done = Path::new(CACHE).join(name);
     if done.exists() {
         return Some(done);
     }
@@ -40,14 +68,13 @@ fn cached() -> Option<PathBuf> {
         .tempdir_in(CACHE)
         .expect("directory");
     let target = making.path().join("root");
-    let made = run(
-        "debootstrap",
-        [
-            "--variant=minbase".as_ref(),
-            "bookworm".as_ref(),
-            target.as_os_str(),
-        ],
-    );
+    let include = format!("--include={packages}");
+    let mut args: Vec<&OsStr> = vec!["--variant=minbase".as_ref()];
+    if !packages.is_empty() {
+        args.push(include.as_ref());
+    }
+    args.extend(["bookworm".as_ref(), target.as_os_str()]);
+    let made = run("debootstrap", args);
     if made.code != 0 {
         let last = made.stdout.lines().last().unwrap_or("no output").to_owned();
         require::skip(&format!("debootstrap failed: {last}"));

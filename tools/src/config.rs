@@ -20,6 +20,7 @@ const FILE_MAX: u64 = 1024 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     values: BTreeMap<String, String>,
+    lines: BTreeMap<String, usize>,
     repeated: Vec<(usize, String)>,
 }
 
@@ -97,6 +98,7 @@ impl Config {
                 config.repeated.push((number, key.to_owned()));
             } else {
                 config.values.insert(key.to_owned(), value.to_owned());
+                config.lines.insert(key.to_owned(), number);
             }
         }
         Ok(config)
@@ -105,6 +107,11 @@ impl Config {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
+    }
+
+    /// The line where a key is assigned, counted from 1.
+    pub fn line(&self, key: &str) -> Option<usize> {
+        self.lines.get(key).copied()
     }
 
     /// Lines that were ignored because their key was assigned before, with that key.

@@ -118,6 +118,116 @@ impl MountHelperExit {
     }
 }
 
+/// How `vzctl`, `vzlist` and `vzpkg` end.
+///
+/// # Source
+/// vzctl(8), "EXIT STATUS"; vzctl `include/vzerror.h`. Where the original names an OpenVZ kernel, read "the container
+/// runtime".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VzctlExit {
+    /// 0: done.
+    Ok,
+    /// 1: a resource limit could not be set.
+    Limit,
+    /// 3: a system call or program failed.
+    System,
+    /// 5: there is no usable container runtime.
+    NoRuntime,
+    /// 9: another command works on the VE.
+    Locked,
+    /// 12: not permitted.
+    Denied,
+    /// 14: a configuration file is missing or wrong.
+    Config,
+    /// 20: the command line makes no sense.
+    Usage,
+    /// 21: a value makes no sense.
+    Value,
+    /// 29: no template was named.
+    NoTemplateNamed,
+    /// 31: the VE does not run.
+    NotRunning,
+    /// 32: the VE runs.
+    Running,
+    /// 33: the VE could not be stopped.
+    Stop,
+    /// 40: the VE is not mounted.
+    NotMounted,
+    /// 41: the VE is mounted.
+    Mounted,
+    /// 43: there is no private area.
+    NoPrivate,
+    /// 44: there is a private area already.
+    PrivateExists,
+    /// 46: not enough disk space, or more files than the limits allow.
+    NoSpace,
+    /// 47: the VE has no program to start.
+    BrokenVe,
+    /// 48: the private area could not be made.
+    Private,
+    /// 50: the VE could not be mounted.
+    Mount,
+    /// 51: the VE could not be unmounted.
+    Unmount,
+    /// 52: the VE could not be removed.
+    Destroy,
+    /// 60: quota could not be switched on.
+    QuotaOn,
+    /// 61: the quota record could not be made.
+    QuotaInit,
+    /// 62: limits could not be set.
+    SetLimit,
+    /// 65: limits of users and groups could not be set up.
+    SecondLevel,
+    /// 66: quota could not be switched off.
+    QuotaOff,
+    /// 79: an action script failed.
+    Script,
+    /// 91: the template was not found.
+    NoTemplate,
+    /// 131: the name belongs to another VE.
+    NameTaken,
+}
+
+impl VzctlExit {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Limit => 1,
+            Self::System => 3,
+            Self::NoRuntime => 5,
+            Self::Locked => 9,
+            Self::Denied => 12,
+            Self::Config => 14,
+            Self::Usage => 20,
+            Self::Value => 21,
+            Self::NoTemplateNamed => 29,
+            Self::NotRunning => 31,
+            Self::Running => 32,
+            Self::Stop => 33,
+            Self::NotMounted => 40,
+            Self::Mounted => 41,
+            Self::NoPrivate => 43,
+            Self::PrivateExists => 44,
+            Self::NoSpace => 46,
+            Self::BrokenVe => 47,
+            Self::Private => 48,
+            Self::Mount => 50,
+            Self::Unmount => 51,
+            Self::Destroy => 52,
+            Self::QuotaOn => 60,
+            Self::QuotaInit => 61,
+            Self::SetLimit => 62,
+            Self::SecondLevel => 65,
+            Self::QuotaOff => 66,
+            Self::Script => 79,
+            Self::NoTemplate => 91,
+            Self::NameTaken => 131,
+        }
+    }
+}
+
 macro_rules! exit_code {
     ($($name:ident),*) => {$(
         impl From<$name> for ExitCode {
@@ -127,7 +237,7 @@ macro_rules! exit_code {
         }
     )*};
 }
-exit_code!(VzquotaExit, SimfsExit, MountHelperExit);
+exit_code!(VzquotaExit, SimfsExit, MountHelperExit, VzctlExit);
 
 /// Why a command ends early: the exit code, and one line that names the value and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What the programs share: command lines, values as typed, paths, reports, and the way to a VE's accounts.
 
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod exit;
@@ -10,5 +11,9 @@ pub mod progress;
 pub mod record;
 pub mod recount;
 pub mod report;
+pub mod runtime;
+pub mod setting;
 pub mod value;
+pub mod ve_config;
 pub mod ve_handle;
+pub mod ve_state;

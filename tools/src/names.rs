@@ -2,7 +2,7 @@
 //!
 //! The files belong to the guest, who may be hostile. Invariants:
 //! 1. Nothing outside the private area is opened, whatever symbolic links lie there.
-//! 2. Only regular files are read, never waited for, and at most [`FILE_MAX`] bytes of each.
+//! 2. Only regular files are read, never waited for, and at most `FILE_MAX` bytes of each.
 //! 3. A name that could not be typed on a terminal, or could trick one, is not used.
 
 use std::collections::BTreeMap;

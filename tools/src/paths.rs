@@ -50,6 +50,31 @@ impl Paths {
         self.prefix.join(format!("etc/vz/conf/{ve}.conf"))
     }
 
+    /// The directory of the VEs' configuration files, samples and action scripts.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.prefix.join("etc/vz/conf")
+    }
+
+    /// The directory of VE names: each a symbolic link to a configuration file.
+    pub fn names_dir(&self) -> PathBuf {
+        self.prefix.join("etc/vz/names")
+    }
+
+    /// The directory of the locks that commands on one VE hold.
+    pub fn lock_dir(&self) -> PathBuf {
+        self.below(Path::new(self.config.get("LOCKDIR").unwrap_or("/vz/lock")))
+    }
+
+    /// What exists only while a VE runs: bundle, console, the runtime's state.
+    pub fn instance_dir(&self, ve: VeId) -> PathBuf {
+        self.instances().join(ve.to_string())
+    }
+
+    /// The directory of what belongs to running VEs.
+    pub fn instances(&self) -> PathBuf {
+        self.prefix.join("run/vz")
+    }
+
     /// The directory with a VE's files.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ const WIDTH: u64 = 30;
 /// Shows how far a walk is; wipes itself away when dropped.
 pub struct Bar {
     title: String,
+    unit: &'static str,
     shown: Option<Instant>,
     drawn: bool,
     terminal: bool,
@@ -19,9 +20,15 @@ pub struct Bar {
 impl Bar {
     /// A bar with this title; nothing is drawn when standard error is no terminal.
     pub fn new(title: impl Into<String>) -> Self {
+        Self::counting(title, "inodes")
+    }
+
+    /// The same for what is counted in another unit.
+    pub fn counting(title: impl Into<String>, unit: &'static str) -> Self {
         let terminal = io::stderr().is_terminal();
         Self {
             title: title.into(),
+            unit,
             shown: None,
             drawn: false,
             terminal,
@@ -39,7 +46,7 @@ impl Bar {
         }
         self.shown = Some(now);
         self.drawn = true;
-        let line = format!("\r{}: {}\x1b[K", self.title, bar(done, total));
+        let line = format!("\r{}: {}\x1b[K", self.title, bar(done, total, self.unit));
         let _nobody_looks = io::stderr().lock().write_all(line.as_bytes());
     }
 }
@@ -52,9 +59,9 @@ impl Drop for Bar {
     }
 }
 
-fn bar(done: u64, total: u64) -> String {
+fn bar(done: u64, total: u64, unit: &str) -> String {
     let Some(percent) = done.saturating_mul(100).checked_div(total) else {
-        return format!("{done} inodes");
+        return format!("{done} {unit}");
     };
     // The total is an estimate: a walk that finds more is not done before it says so.
     let percent = percent.min(99);
@@ -62,7 +69,7 @@ fn bar(done: u64, total: u64) -> String {
     let letters: String = (0..WIDTH)
         .map(|at| if at < filled { '#' } else { '.' })
         .collect();
-    format!("[{letters}] {percent:>2}% {done} inodes")
+    format!("[{letters}] {percent:>2}% {done} {unit}")
 }
 
 #[cfg(test)]
@@ -71,8 +78,8 @@ mod tests {
 
     #[test]
     fn an_estimate_that_was_too_low_is_not_passed() {
-        assert!(bar(50, 100).contains("50%"));
-        assert!(bar(500, 100).contains("99%"));
-        assert_eq!(bar(7, 0), "7 inodes");
+        assert!(bar(50, 100, "inodes").contains("50%"));
+        assert!(bar(500, 100, "inodes").contains("99%"));
+        assert_eq!(bar(7, 0, "inodes"), "7 inodes");
     }
 }

@@ -97,9 +97,6 @@ impl Ledger {
                 continue;
             };
             entry.pending = false;
-            if entry.dquot.record() != item.record {
-                entry.mark(item.subject, &mut self.changed);
-            }
             self.forget_unstored(item.subject);
         }
         news

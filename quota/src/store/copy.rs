@@ -75,11 +75,18 @@ impl LimitsCopy {
             created: info.created,
             epoch: info.epoch,
             accounts: accounts
-                .map(|(subject, AccountRecord { limits, deadlines, .. })| AccountCopy {
-                    subject,
-                    limits,
-                    deadlines,
-                })
+                .map(
+                    |(
+                        subject,
+                        AccountRecord {
+                            limits, deadlines, ..
+                        },
+                    )| AccountCopy {
+                        subject,
+                        limits,
+                        deadlines,
+                    },
+                )
                 .collect(),
         }
     }
@@ -114,11 +121,18 @@ impl LimitsCopy {
     /// [`StoreError::Damaged`] when the file is not a copy, [`StoreError::NewerFormat`], [`StoreError::Io`].
     pub fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(FILE);
-        let Some(text) = sync_file::read(&path, MAX_LEN)? else { return Ok(None) };
+        let Some(text) = sync_file::read(&path, MAX_LEN)? else {
+            return Ok(None);
+        };
         let damaged = |error: serde_json::Error| StoreError::damaged_file(error.to_string(), &path);
-        let format = serde_json::from_slice::<FormatOnly>(&text).map_err(damaged)?.format;
+        let format = serde_json::from_slice::<FormatOnly>(&text)
+            .map_err(damaged)?
+            .format;
         if format > FORMAT {
-            return Err(StoreError::NewerFormat { found: format, known: FORMAT });
+            return Err(StoreError::NewerFormat {
+                found: format,
+                known: FORMAT,
+            });
         }
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }

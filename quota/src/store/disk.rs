@@ -18,27 +18,21 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::subject::VeId;
 
+use super::handle::Handle;
 use super::lock::DirLock;
 use super::record::{self, InfoRecord, SchemaRecord, key};
-use super::sled::Database;
 use super::worker::{OnHang, Worker};
 use super::{Batch, Entry, LimitsCopy, Op, Store, StoreError};
 use super::{copy, identity, salvage, staged, sync_file};
 
 /// The database's directory in the store's directory.
 pub(super) const DATABASE: &str = "db";
-/// The pause after the second failure in a row; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause.
-const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// Entries read at a time where all are looked at.
-const WINDOW: usize = 1024;
 
 /// How to open a store.
 #[derive(Clone)]
@@ -52,7 +46,10 @@ pub struct Options {
 impl Default for Options {
     /// Ten seconds, then the end of the process: a supervisor starts the next one, and a kill loses nothing.
     fn default() -> Self {
-        Self { time_limit: Duration::from_secs(10), on_hang: Arc::new(|_| std::process::abort()) }
+        Self {
+            time_limit: Duration::from_secs(10),
+            on_hang: Arc::new(|_| std::process::abort()),
+        }
     }
 }
 
@@ -94,7 +91,9 @@ impl SledStore {
         made.map_err(|error| StoreError::io("create", dir, error))?;
         let lock = DirLock::take(dir)?;
         if identity::read(dir)?.is_some() {
-            return Err(StoreError::Exists { dir: dir.to_path_buf() });
+            return Err(StoreError::Exists {
+                dir: dir.to_path_buf(),
+            });
         }
         if dir.join(DATABASE).exists() {
             refuse_lost_identity(dir)?;
@@ -115,11 +114,16 @@ impl SledStore {
         let lock = take_existing(dir)?;
         let Some(found) = identity::read(dir)? else {
             refuse_lost_identity(dir)?;
-            return Err(StoreError::Missing { dir: dir.to_path_buf() });
+            return Err(StoreError::Missing {
+                dir: dir.to_path_buf(),
+            });
         };
         identity::check(ve, found)?;
         if !dir.join(DATABASE).exists() {
-            return Err(StoreError::damaged_file("database is gone", &dir.join(DATABASE)));
+            return Err(StoreError::damaged_file(
+                "database is gone",
+                &dir.join(DATABASE),
+            ));
         }
         let store = Self::start(dir, ve, lock, options)?;
         store.handle_call("open", Handle::verify)?;
@@ -160,7 +164,12 @@ impl SledStore {
         let worker = Worker::start(options.time_limit, options.on_hang)
             .map_err(|error| StoreError::io("start a thread for", dir, error))?;
         let handle = Arc::new(Mutex::new(Handle::new(dir.join(DATABASE), ve)));
-        let store = Self { dir: dir.to_path_buf(), worker, handle, _lock: lock };
+        let store = Self {
+            dir: dir.to_path_buf(),
+            worker,
+            handle,
+            _lock: lock,
+        };
         store.handle_call("open", |handle| handle.with(|_| Ok(())))?;
         Ok(store)
     }
@@ -181,7 +190,11 @@ impl SledStore {
         let lost = || StoreError::damaged_key("older than the copy of limits", &key);
         let value = self.get(&key)?.ok_or_else(lost)?;
         let info: InfoRecord = record::decode(&key, &value).map_err(|error| error.at(&key))?;
-        if info.epoch < copy.epoch { Err(lost()) } else { Ok(()) }
+        if info.epoch < copy.epoch {
+            Err(lost())
+        } else {
+            Ok(())
+        }
     }
 
     fn handle_call<T: Send + 'static>(
@@ -202,14 +215,16 @@ impl Store for SledStore {
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
         let (prefix, from) = (prefix.to_vec(), from.to_vec());
-        self.handle_call("scan", move |handle| handle.with(|db| db.scan(&prefix, &from, limit)))
+        self.handle_call("scan", move |handle| {
+            handle.with(|db| db.scan(&prefix, &from, limit))
+        })
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let batch = batch.clone();
         self.handle_call("commit", move |handle| {
             handle.with(|db| staged::commit(db, &batch))?;
-            handle.failures = 0;
+            handle.end_failures();
             Ok(())
         })
     }
@@ -222,114 +237,9 @@ impl Store for SledStore {
 impl Drop for SledStore {
     fn drop(&mut self) {
         let _ = self.handle_call("close", |handle| {
-            handle.db = None;
+            handle.close();
             Ok(())
         });
-    }
-}
-
-/// The database, or why it is closed. Only the worker's thread touches it.
-struct Handle {
-    dir: PathBuf,
-    ve: VeId,
-    db: Option<Database>,
-    /// Failures in a row; a commit that worked ends the row.
-    failures: u32,
-    closed: Option<Closed>,
-}
-
-struct Closed {
-    cause: String,
-    until: Instant,
-}
-
-impl Handle {
-    const fn new(dir: PathBuf, ve: VeId) -> Self {
-        Self { dir, ve, db: None, failures: 0, closed: None }
-    }
-
-    /// Runs a call on the database, which is opened first if it is not; gives it up after an error.
-    fn with<T>(
-        &mut self,
-        work: impl FnOnce(&Database) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let db = match self.db.take() {
-            Some(db) => db,
-            None => self.reopen()?,
-        };
-        match work(&db) {
-            Ok(value) => {
-                self.db = Some(db);
-                Ok(value)
-            }
-            Err(error) => {
-                drop(db);
-                self.fail(&error);
-                Err(error)
-            }
-        }
-    }
-
-    fn reopen(&mut self) -> Result<Database, StoreError> {
-        if let Some(closed) = &self.closed {
-            let rest = closed.until.saturating_duration_since(Instant::now());
-            if !rest.is_zero() {
-                let retry_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
-                return Err(StoreError::Poisoned { cause: closed.cause.clone(), retry_ms });
-            }
-        }
-        let opened = Database::open(&self.dir).and_then(|db| staged::finish(&db).map(|()| db));
-        match &opened {
-            Ok(_) => self.closed = None,
-            Err(error) => self.fail(error),
-        }
-        opened
-    }
-
-    /// Notes a failure: the first of a row may be tried again at once.
-    fn fail(&mut self, error: &StoreError) {
-        let doublings = self.failures.saturating_sub(1);
-        let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
-        let pause = if self.failures == 0 { Duration::ZERO } else { pause.min(LAST_PAUSE) };
-        self.failures = self.failures.saturating_add(1);
-        let until = Instant::now().checked_add(pause).unwrap_or_else(Instant::now);
-        tracing::error!(ve = %self.ve, %error, ?pause, "quota store closed after an error");
-        self.closed = Some(Closed { cause: error.to_string(), until });
-    }
-
-    /// Checks that the database is the VE's and that every value is sound.
-    fn verify(&mut self) -> Result<(), StoreError> {
-        let ve = self.ve;
-        self.with(|db| {
-            let key = key::schema();
-            let value = db.get(&key)?;
-            let value = value.ok_or_else(|| StoreError::damaged_key("no schema record", &key))?;
-            let schema: SchemaRecord =
-                record::decode(&key, &value).map_err(|error| error.at(&key))?;
-            identity::check(ve, schema.ve)?;
-            each_entry(db, &mut |key, value| {
-                record::check(key, value).map_err(|error| error.at(key))
-            })
-        })
-    }
-}
-
-/// Shows every entry to `look`, in order.
-pub(super) fn each_entry(
-    db: &Database,
-    look: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let mut from = Vec::new();
-    loop {
-        let entries = db.scan(&[], &from, WINDOW)?;
-        for (key, value) in &entries {
-            look(key, value)?;
-        }
-        match entries.into_iter().last() {
-            // The next key in order is this one with a zero behind it.
-            Some((key, _)) => from = [key.as_slice(), &[0]].concat(),
-            None => return Ok(()),
-        }
     }
 }
 
@@ -342,12 +252,19 @@ pub(super) fn schema_batch(ve: VeId) -> Batch {
 
 /// Takes the lock of a store that should be there.
 pub(super) fn take_existing(dir: &Path) -> Result<DirLock, StoreError> {
-    if dir.is_dir() { DirLock::take(dir) } else { Err(StoreError::Missing { dir: dir.into() }) }
+    if dir.is_dir() {
+        DirLock::take(dir)
+    } else {
+        Err(StoreError::Missing { dir: dir.into() })
+    }
 }
 
 fn refuse_lost_identity(dir: &Path) -> Result<(), StoreError> {
     if dir.join(DATABASE).exists() && dir.join(copy::FILE).exists() {
-        return Err(StoreError::damaged_file("identity is gone", &dir.join(identity::FILE)));
+        return Err(StoreError::damaged_file(
+            "identity is gone",
+            &dir.join(identity::FILE),
+        ));
     }
     Ok(())
 }

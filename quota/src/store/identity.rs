@@ -22,7 +22,9 @@ pub(super) fn write(dir: &Path, ve: VeId) -> Result<(), StoreError> {
 /// The VE named in the file, `None` when there is no file.
 pub(super) fn read(dir: &Path) -> Result<Option<VeId>, StoreError> {
     let path = dir.join(FILE);
-    let Some(bytes) = sync_file::read(&path, MAX_LEN)? else { return Ok(None) };
+    let Some(bytes) = sync_file::read(&path, MAX_LEN)? else {
+        return Ok(None);
+    };
     match record::decode::<SchemaRecord>(FILE.as_bytes(), &bytes) {
         Ok(schema) => Ok(Some(schema.ve)),
         Err(record::RecordError::NewerFormat { found, known }) => {
@@ -34,5 +36,9 @@ pub(super) fn read(dir: &Path) -> Result<Option<VeId>, StoreError> {
 
 /// Checks that a store belongs to this VE.
 pub(super) fn check(expected: VeId, found: VeId) -> Result<(), StoreError> {
-    if expected == found { Ok(()) } else { Err(StoreError::ForeignVe { expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(StoreError::ForeignVe { expected, found })
+    }
 }

@@ -39,7 +39,11 @@ impl DirLock {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_same(&file, &path) => return Ok(Self { path, _file: file }),
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(StoreError::Held { dir: dir.to_path_buf() }),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(StoreError::Held {
+                        dir: dir.to_path_buf(),
+                    });
+                }
                 Err(error) => return Err(StoreError::io("lock", &path, error.into())),
             }
         }

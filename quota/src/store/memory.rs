@@ -60,9 +60,14 @@ impl MemoryStore {
     #[must_use]
     pub fn crash(&self) -> Self {
         let state = self.state.lock();
-        let fresh =
-            State { durable: state.durable.clone(), copy: state.copy.clone(), ..State::default() };
-        Self { state: Mutex::new(fresh) }
+        let fresh = State {
+            durable: state.durable.clone(),
+            copy: state.copy.clone(),
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(fresh),
+        }
     }
 
     /// The calls made so far, failed ones too.
@@ -77,7 +82,12 @@ impl MemoryStore {
 
     /// All entries in order.
     pub fn entries(&self) -> Vec<Entry> {
-        self.state.lock().durable.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.state
+            .lock()
+            .durable
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     }
 
     /// The last copy of the limits that was written.
@@ -87,7 +97,10 @@ impl MemoryStore {
 
     /// Replaces a value behind everybody's back, as damage does.
     pub fn overwrite(&self, key: &[u8], value: &[u8]) {
-        self.state.lock().durable.insert(key.to_vec(), value.to_vec());
+        self.state
+            .lock()
+            .durable
+            .insert(key.to_vec(), value.to_vec());
     }
 
     fn arm(&self, n: u64, error: StoreError, late: bool) {
@@ -101,7 +114,10 @@ impl MemoryStore {
         let mut state = self.state.lock();
         state.calls = state.calls.saturating_add(1);
         if state.stopped.is_some_and(|last| state.calls > last) {
-            return Err(StoreError::Poisoned { cause: "stopped by a test".into(), retry_ms: 0 });
+            return Err(StoreError::Poisoned {
+                cause: "stopped by a test".into(),
+                retry_ms: 0,
+            });
         }
         let calls = state.calls;
         match state.failure.take_if(|failure| failure.at == calls) {
@@ -161,7 +177,9 @@ mod tests {
     }
 
     fn failure() -> StoreError {
-        StoreError::NoSpace { dir: "/nowhere".into() }
+        StoreError::NoSpace {
+            dir: "/nowhere".into(),
+        }
     }
 
     #[test]
@@ -171,8 +189,13 @@ mod tests {
             store.commit(&put(key, key)).unwrap();
         }
         let keys = |prefix: &str, from: &str, limit| -> Vec<String> {
-            let found = store.scan(prefix.as_bytes(), from.as_bytes(), limit).unwrap();
-            found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+            let found = store
+                .scan(prefix.as_bytes(), from.as_bytes(), limit)
+                .unwrap();
+            found
+                .into_iter()
+                .map(|(key, _)| String::from_utf8(key).unwrap())
+                .collect()
         };
         assert_eq!(keys("u", "", 9), ["u1", "u2", "u3"]);
         assert_eq!(keys("u", "u2", 9), ["u2", "u3"]);
@@ -186,7 +209,10 @@ mod tests {
         let store = MemoryStore::new();
         store.fail_nth(2, failure());
         store.commit(&put("a", "1")).unwrap();
-        assert!(matches!(store.commit(&put("a", "2")), Err(StoreError::NoSpace { .. })));
+        assert!(matches!(
+            store.commit(&put("a", "2")),
+            Err(StoreError::NoSpace { .. })
+        ));
         assert_eq!(store.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
         assert_eq!((store.calls(), store.commits()), (3, 1));
     }

@@ -18,7 +18,8 @@ use crate::limit::Limits;
 use crate::subject::{Subject, VeId};
 
 use super::copy::AccountCopy;
-use super::disk::{DATABASE, Options, each_entry, schema_batch, take_existing};
+use super::disk::{DATABASE, Options, schema_batch, take_existing};
+use super::handle::each_entry;
 use super::record::{self, AccountRecord, InfoRecord, key};
 use super::sled::Database;
 use super::worker::Worker;
@@ -72,8 +73,11 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
     };
     check_identity(dir, ve, &mut report)?;
     let copy = read_copy(dir, ve, &mut report)?;
-    report.moved_to =
-        if dir.join(DATABASE).exists() { move_aside(dir)? } else { last_aside(dir)? };
+    report.moved_to = if dir.join(DATABASE).exists() {
+        move_aside(dir)?
+    } else {
+        last_aside(dir)?
+    };
     let mut found = Found::default();
     if let Some(aside) = report.moved_to.clone() {
         rescue(&aside, ve, &mut found, &mut report);
@@ -104,7 +108,10 @@ impl Found {
     /// Takes limits from the copy: those that were not found, and all of them where the database lost the commit
     /// that the copy was made after.
     fn fill_from(&mut self, copy: &LimitsCopy, report: &mut Salvage) {
-        let is_behind = self.info.as_ref().is_none_or(|info| info.epoch < copy.epoch);
+        let is_behind = self
+            .info
+            .as_ref()
+            .is_none_or(|info| info.epoch < copy.epoch);
         if is_behind {
             self.info = Some(copy.info());
             for account in self.accounts.values_mut() {
@@ -112,7 +119,12 @@ impl Found {
                 account.deadlines = Deadlines::default();
             }
         }
-        for &AccountCopy { subject, limits, deadlines } in &copy.accounts {
+        for &AccountCopy {
+            subject,
+            limits,
+            deadlines,
+        } in &copy.accounts
+        {
             if is_behind || !self.accounts.contains_key(&subject) {
                 let account = self.accounts.entry(subject).or_default();
                 account.limits = limits;
@@ -148,11 +160,7 @@ fn check_identity(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<(), Stor
     }
 }
 
-fn read_copy(
-    dir: &Path,
-    ve: VeId,
-    report: &mut Salvage,
-) -> Result<Option<LimitsCopy>, StoreError> {
+fn read_copy(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<Option<LimitsCopy>, StoreError> {
     match LimitsCopy::read(dir) {
         Ok(Some(copy)) => identity::check(ve, copy.ve).map(|()| Some(copy)),
         Ok(None) => Ok(None),
@@ -167,9 +175,13 @@ fn read_copy(
 /// Renames the database to a name with the time in it; durable when it returns.
 pub(super) fn move_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
     let database = dir.join(DATABASE);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_millis());
     // Never onto an earlier one: two in a millisecond, or a clock set back.
-    let free = (now..).map(|stamp| dir.join(format!("{ASIDE}{stamp}"))).find(|to| !to.exists());
+    let free = (now..)
+        .map(|stamp| dir.join(format!("{ASIDE}{stamp}")))
+        .find(|to| !to.exists());
     let Some(aside) = free else { return Ok(None) };
     fs::rename(&database, &aside).map_err(|error| StoreError::io("rename", &database, error))?;
     sync_file::sync_dir(dir)?;
@@ -181,7 +193,12 @@ fn last_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
     let entries = fs::read_dir(dir).map_err(|error| StoreError::io("read", dir, error))?;
     let stamps = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
-        let stamp = path.file_name()?.to_str()?.strip_prefix(ASIDE)?.parse::<u128>().ok()?;
+        let stamp = path
+            .file_name()?
+            .to_str()?
+            .strip_prefix(ASIDE)?
+            .parse::<u128>()
+            .ok()?;
         Some((stamp, path))
     });
     Ok(stamps.max().map(|(_, path)| path))
@@ -191,15 +208,17 @@ fn last_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
 /// was moved aside stays as it was found.
 fn rescue(aside: &Path, ve: VeId, found: &mut Found, report: &mut Salvage) {
     let scratch = aside.with_file_name("db.scratch");
-    let read = copy_files(aside, &scratch).and_then(|()| Database::open(&scratch)).and_then(|db| {
-        if let Err(error) = staged::finish(&db) {
-            report.lost.push(format!("a commit under way: {error}"));
-        }
-        each_entry(&db, &mut |key, value| {
-            rescue_entry(key, value, ve, found, report);
-            Ok(())
-        })
-    });
+    let read = copy_files(aside, &scratch)
+        .and_then(|()| Database::open(&scratch))
+        .and_then(|db| {
+            if let Err(error) = staged::finish(&db) {
+                report.lost.push(format!("a commit under way: {error}"));
+            }
+            each_entry(&db, &mut |key, value| {
+                rescue_entry(key, value, ve, found, report);
+                Ok(())
+            })
+        });
     if let Err(error) = read {
         report.lost.push(format!("a part of the database: {error}"));
     }
@@ -213,7 +232,9 @@ fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &
         return;
     }
     let subject = key::subject(key);
-    let info = record::decode::<InfoRecord>(key, value).ok().filter(|info| info.ve == ve);
+    let info = record::decode::<InfoRecord>(key, value)
+        .ok()
+        .filter(|info| info.ve == ve);
     match (subject, record::decode::<AccountRecord>(key, value), info) {
         (Some(subject), Ok(account), _) => {
             found.accounts.insert(subject, account);

@@ -6,8 +6,8 @@
 //! 3. After opening, `conf`, `db`, their directory and its parent are synced: the database never syncs `conf`.
 //! 4. A change is durable after `apply_batch`, `flush` and our own `fdatasync` of `db`: `flush` alone does not sync.
 //!    With that the periodic flusher is not needed, and an idle VE does not write.
-//! 5. At most [`MAX_APPLY`] bytes are written between two syncs, see [`super::staged`].
-//! 6. After any error the handle is given up and the database opened again, see [`super::disk`].
+//! 5. At most 64 KiB are written between two syncs, see `staged`.
+//! 6. After any error the handle is given up and the database opened again, see `handle`.
 //! 7. A panic inside the database is caught and is damage.
 
 use std::any::Any;
@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::{Entry, Op, StoreError, sync_file};
+use super::{Batch, Entry, Op, Store, StoreError, sync_file};
 
 pub use super::disk::{Options, SledStore};
 pub use super::worker::OnHang;
 
-/// Bytes of keys and values in one [`Database::apply`]: with the database's overhead well below half a segment.
+/// Bytes of keys and values in one commit of a [`Database`]: with the database's overhead well below half a segment.
 pub(super) const MAX_APPLY: usize = 64 << 10;
 /// Bytes of pages that the database may keep.
 const CACHE: u64 = 1 << 20;
@@ -56,23 +56,37 @@ impl Database {
         sync_file::sync_dir(dir)?;
         sync_file::sync_dir(dir.parent().unwrap_or(dir))?;
         let path = dir.join(DATA);
-        let data =
-            File::open(&path).map_err(|source| StoreError::Io { op: "open", path, source })?;
-        Ok(Self { dir: dir.to_path_buf(), data, db: Some(db) })
+        let data = File::open(&path).map_err(|source| StoreError::Io {
+            op: "open",
+            path,
+            source,
+        })?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            data,
+            db: Some(db),
+        })
     }
 
-    /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Runs a call of the database; errors and panics become ours.
+    fn call<T>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&::sled::Db) -> ::sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        let Some(db) = &self.db else {
+            return Err(StoreError::damaged_file("database is closed", &self.dir));
+        };
+        catch(&self.dir, op, || work(db))
+    }
+}
+
+impl Store for Database {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.call("get", |db| Ok(db.get(key)?.map(|value| value.to_vec())))
     }
 
-    /// See [`super::Store::scan`].
-    pub(super) fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
         let start = from.max(prefix);
         self.call("scan", |db| {
             let mut found = Vec::new();
@@ -87,34 +101,24 @@ impl Database {
         })
     }
 
-    /// Makes these changes together; durable when it returns. At most [`MAX_APPLY`] bytes.
-    pub(super) fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
-        let mut batch = ::sled::Batch::default();
-        for op in ops {
+    /// At most [`MAX_APPLY`] bytes: larger batches go through [`super::staged`].
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut changes = ::sled::Batch::default();
+        for op in batch.ops() {
             match op {
-                Op::Put { key, value } => batch.insert(key.as_slice(), value.as_slice()),
-                Op::Remove { key } => batch.remove(key.as_slice()),
+                Op::Put { key, value } => changes.insert(key.as_slice(), value.as_slice()),
+                Op::Remove { key } => changes.remove(key.as_slice()),
             }
         }
         self.call("commit", |db| {
-            db.apply_batch(batch)?;
+            db.apply_batch(changes)?;
             db.flush()?;
             Ok(())
         })?;
         let path = self.dir.join(DATA);
-        self.data.sync_data().map_err(|error| StoreError::io("fdatasync", &path, error))
-    }
-
-    /// Runs a call of the database; errors and panics become ours.
-    fn call<T>(
-        &self,
-        op: &'static str,
-        work: impl FnOnce(&::sled::Db) -> ::sled::Result<T>,
-    ) -> Result<T, StoreError> {
-        let Some(db) = &self.db else {
-            return Err(StoreError::damaged_file("database is closed", &self.dir));
-        };
-        catch(&self.dir, op, || work(db))
+        self.data
+            .sync_data()
+            .map_err(|error| StoreError::io("fdatasync", &path, error))
     }
 }
 
@@ -187,7 +191,9 @@ fn translate(dir: &Path, op: &'static str, error: ::sled::Error) -> StoreError {
             StoreError::damaged_file(error.to_string(), dir)
         }
         ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
-            StoreError::Held { dir: dir.to_path_buf() }
+            StoreError::Held {
+                dir: dir.to_path_buf(),
+            }
         }
         ::sled::Error::Io(error) => StoreError::io(op, &dir.join(DATA), error),
         other => StoreError::damaged_file(other.to_string(), dir),
@@ -196,5 +202,49 @@ fn translate(dir: &Path, op: &'static str, error: ::sled::Error) -> StoreError {
 
 fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(error: ::sled::Error) -> StoreError {
+        translate(Path::new("/store/db"), "commit", error)
+    }
+
+    #[test]
+    fn each_error_of_the_database_has_its_meaning() {
+        use ::sled::Error::{Corruption, Io, ReportableBug, Unsupported};
+        let io = |kind: io::ErrorKind| translated(Io(io::Error::from(kind)));
+        assert!(io(io::ErrorKind::UnexpectedEof).is_damage());
+        assert!(io(io::ErrorKind::InvalidData).is_damage());
+        assert!(matches!(
+            io(io::ErrorKind::StorageFull),
+            StoreError::NoSpace { .. }
+        ));
+        assert!(matches!(
+            io(io::ErrorKind::QuotaExceeded),
+            StoreError::NoSpace { .. }
+        ));
+        assert!(matches!(
+            io(io::ErrorKind::Other),
+            StoreError::Io { op: "commit", .. }
+        ));
+        let held = io::Error::other("could not acquire lock on \"db\"");
+        assert!(matches!(translated(Io(held)), StoreError::Held { .. }));
+        assert!(translated(Corruption { at: None, bt: () }).is_damage());
+        assert!(translated(Unsupported("other page size".into())).is_damage());
+        assert!(translated(ReportableBug("a thread is gone".into())).is_damage());
+    }
+
+    #[test]
+    fn a_panic_is_damage_with_its_text() {
+        let caught = catch::<()>(Path::new("/store/db"), "get", || panic!("page {}", 7));
+        let Err(StoreError::Damaged { what, .. }) = caught else {
+            panic!("must be damage")
+        };
+        assert_eq!(what, "get panicked: page 7");
+    }
 }

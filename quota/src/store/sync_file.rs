@@ -37,7 +37,10 @@ pub(super) fn read(path: &Path, max_len: u64) -> Result<Option<Vec<u8>>, StoreEr
     if u64::try_from(content.len()).is_ok_and(|len| len <= max_len) {
         return Ok(Some(content));
     }
-    Err(StoreError::damaged_file(format!("longer than {max_len} bytes"), path))
+    Err(StoreError::damaged_file(
+        format!("longer than {max_len} bytes"),
+        path,
+    ))
 }
 
 /// Makes the entries of a directory durable.
@@ -54,7 +57,12 @@ pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut options = File::options();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }

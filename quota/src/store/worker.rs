@@ -89,7 +89,11 @@ impl Drop for Worker {
     /// Waits for the thread, so that the database is closed when this returns; not for one that hangs.
     fn drop(&mut self) {
         *self.jobs.lock() = None;
-        if let Some(thread) = self.thread.take().filter(|_| !self.hung.load(Ordering::Acquire)) {
+        if let Some(thread) = self
+            .thread
+            .take()
+            .filter(|_| !self.hung.load(Ordering::Acquire))
+        {
             let _ = thread.join();
         }
     }
@@ -107,8 +111,17 @@ mod tests {
         let worker = Worker::start(Duration::from_millis(50), on_hang).unwrap();
         assert_eq!(worker.run("sum", || 1 + 1).unwrap(), 2);
         let hung = worker.run("commit", move || gate.recv());
-        assert!(matches!(hung, Err(StoreError::Timeout { op: "commit", limit_ms: 50 })));
-        assert!(matches!(worker.run("get", || ()), Err(StoreError::Timeout { op: "get", .. })));
+        assert!(matches!(
+            hung,
+            Err(StoreError::Timeout {
+                op: "commit",
+                limit_ms: 50
+            })
+        ));
+        assert!(matches!(
+            worker.run("get", || ()),
+            Err(StoreError::Timeout { op: "get", .. })
+        ));
         assert_eq!(reported.try_iter().collect::<Vec<_>>(), ["commit"]);
         drop(release);
     }

@@ -65,10 +65,16 @@ pub(super) fn find(block: &[u8], id: u32, version: Version) -> Result<QuotaFileE
 pub(super) fn write_block(entries: &[QuotaFileEntry], out: &mut Writer) {
     out.u32(0);
     out.u32(0);
-    out.raw(&u16::try_from(entries.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.raw(
+        &u16::try_from(entries.len())
+            .unwrap_or(u16::MAX)
+            .to_le_bytes(),
+    );
     out.raw(&[0; 6]);
     entries.iter().for_each(|entry| Raw::from(entry).write(out));
-    let rest = BLOCK.saturating_sub(HEAD).saturating_sub(entries.len().saturating_mul(V1_LEN));
+    let rest = BLOCK
+        .saturating_sub(HEAD)
+        .saturating_sub(entries.len().saturating_mul(V1_LEN));
     out.raw(&vec![0; rest]);
 }
 
@@ -106,17 +112,40 @@ impl Raw {
     fn write(&self, out: &mut Writer) {
         out.u32(self.id);
         out.u32(0);
-        let Self { inodes_hard, inodes_soft, inodes, blocks_hard, blocks_soft, space, .. } = *self;
-        [inodes_hard, inodes_soft, inodes, blocks_hard, blocks_soft, space]
-            .into_iter()
-            .for_each(|number| out.u64(number));
+        let Self {
+            inodes_hard,
+            inodes_soft,
+            inodes,
+            blocks_hard,
+            blocks_soft,
+            space,
+            ..
+        } = *self;
+        [
+            inodes_hard,
+            inodes_soft,
+            inodes,
+            blocks_hard,
+            blocks_soft,
+            space,
+        ]
+        .into_iter()
+        .for_each(|number| out.u64(number));
         out.u64(self.space_deadline);
         out.u64(self.inodes_deadline);
     }
 
     /// Whether nothing but the mark of an otherwise empty entry is set.
     const fn is_marked_empty(&self) -> bool {
-        let Self { inodes_hard, inodes_soft, inodes, blocks_hard, blocks_soft, space, .. } = *self;
+        let Self {
+            inodes_hard,
+            inodes_soft,
+            inodes,
+            blocks_hard,
+            blocks_soft,
+            space,
+            ..
+        } = *self;
         self.id == 0
             && (inodes_hard | inodes_soft | inodes | blocks_hard | blocks_soft | space) == 0
             && self.space_deadline == 0
@@ -129,11 +158,17 @@ impl Raw {
         }
         let id = self.id;
         let bytes = |blocks| {
-            let fault = BlockFault::Field { id, field: "limit of space" };
+            let fault = BlockFault::Field {
+                id,
+                field: "limit of space",
+            };
             Blocks::new(blocks).checked_bytes().ok_or(fault)
         };
         let deadline = |seconds: u64| {
-            let fault = BlockFault::Field { id, field: "deadline" };
+            let fault = BlockFault::Field {
+                id,
+                field: "deadline",
+            };
             let at = i64::try_from(seconds).map_err(|_| fault)?;
             Ok((at != 0).then_some(Timestamp::new(at)))
         };
@@ -155,11 +190,11 @@ impl Raw {
 
 impl From<&QuotaFileEntry> for Raw {
     fn from(entry: &QuotaFileEntry) -> Self {
-        let blocks = |limit: Option<Bytes>| limit.map_or(0, |it| Blocks::ceil_from(it).get().max(1));
+        let blocks =
+            |limit: Option<Bytes>| limit.map_or(0, |it| Blocks::ceil_from(it).get().max(1));
         let inodes = |limit: Option<Inodes>| limit.map_or(0, |it| it.get().max(1));
-        let deadline = |at: Option<Timestamp>| {
-            at.map_or(0, |at| u64::try_from(at.get()).unwrap_or(0).max(1))
-        };
+        let deadline =
+            |at: Option<Timestamp>| at.map_or(0, |at| u64::try_from(at.get()).unwrap_or(0).max(1));
         let limits = &entry.limits;
         let mut raw = Self {
             id: entry.id,

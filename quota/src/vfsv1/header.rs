@@ -54,13 +54,23 @@ impl Header {
             1 => Version::V1,
             found => return Err(QuotaFileError::Version { found }),
         };
-        let mut period = || input.u32().map(|seconds| GracePeriod::new(u64::from(seconds)));
+        let mut period = || {
+            input
+                .u32()
+                .map(|seconds| GracePeriod::new(u64::from(seconds)))
+        };
         let grace = GracePeriods {
             space: period().map_err(short)?,
             inodes: period().map_err(short)?,
         };
         let blocks = u32::try_from(whole).unwrap_or(u32::MAX);
-        Ok(Self { kind, version, grace, blocks, free_entry: 0 })
+        Ok(Self {
+            kind,
+            version,
+            grace,
+            blocks,
+            free_entry: 0,
+        })
     }
 
     /// Block 0.

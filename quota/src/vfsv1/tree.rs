@@ -34,12 +34,17 @@ struct Walk<'a> {
 
 /// All entries of a file, in the order of ids.
 pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Vec<QuotaFileEntry>, QuotaFileError> {
-    let mut walk = Walk { bytes, header, uses: HashMap::new(), entries: Vec::new() };
+    let mut walk = Walk {
+        bytes,
+        header,
+        uses: HashMap::new(),
+        entries: Vec::new(),
+    };
     walk.enter(ROOT, 0, 0)?;
     Ok(walk.entries)
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// Reads what is below a tree block; `id` holds the bytes that led there. At most [`DEPTH`] calls deep.
     fn enter(&mut self, block: u32, id: u32, depth: u32) -> Result<(), QuotaFileError> {
         self.claim(block, Use::Tree)?;
@@ -57,8 +62,12 @@ impl Walk<'_> {
                 continue;
             }
             self.claim(target, Use::Data)?;
-            let found = entry::find(data, id, self.header.version)
-                .map_err(|reason| QuotaFileError::Block { block: target, reason })?;
+            let found = entry::find(data, id, self.header.version).map_err(|reason| {
+                QuotaFileError::Block {
+                    block: target,
+                    reason,
+                }
+            })?;
             self.entries.push(found);
         }
         Ok(())
@@ -75,12 +84,14 @@ impl Walk<'_> {
     }
 
     /// The bytes of a block that `from` refers to. The header's block is nobody's.
-    fn block(&self, target: u32, from: u32) -> Result<&[u8], QuotaFileError> {
+    fn block(&self, target: u32, from: u32) -> Result<&'a [u8], QuotaFileError> {
         let blocks = self.header.blocks;
-        let start = usize::try_from(target).ok().and_then(|it| it.checked_mul(BLOCK));
-        let bytes = start.filter(|_| (ROOT..blocks).contains(&target)).and_then(|start| {
-            self.bytes.get(start..)?.get(..BLOCK)
-        });
+        let start = usize::try_from(target)
+            .ok()
+            .and_then(|it| it.checked_mul(BLOCK));
+        let bytes = start
+            .filter(|_| (ROOT..blocks).contains(&target))
+            .and_then(|start| self.bytes.get(start..)?.get(..BLOCK));
         bytes.ok_or(QuotaFileError::Block {
             block: from,
             reason: BlockFault::Reference { target, blocks },
@@ -104,12 +115,17 @@ pub(super) struct Tree {
 impl Tree {
     /// A tree with these entries.
     pub(super) fn of(entries: &[QuotaFileEntry]) -> Self {
-        let mut tree = Self { blocks: vec![Block::Tree(Box::new([0; WIDTH]))], open: None };
+        let mut tree = Self {
+            blocks: vec![Block::Tree(Box::new([0; WIDTH]))],
+            open: None,
+        };
         let last: BTreeMap<u32, &QuotaFileEntry> = entries.iter().map(|it| (it.id, it)).collect();
         for (id, &entry) in last {
             let data = tree.put_entry(entry);
             let [a, b, c, d] = id.to_be_bytes();
-            let leaf = [a, b, c].into_iter().fold(ROOT, |block, byte| tree.child(block, byte));
+            let leaf = [a, b, c]
+                .into_iter()
+                .fold(ROOT, |block, byte| tree.child(block, byte));
             if let Some(reference) = tree.reference(leaf, d) {
                 *reference = data;
             }
@@ -119,7 +135,9 @@ impl Tree {
 
     /// The number of blocks, the header's among them.
     pub(super) fn blocks(&self) -> u32 {
-        u32::try_from(self.blocks.len()).unwrap_or(u32::MAX).saturating_add(1)
+        u32::try_from(self.blocks.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
     }
 
     /// The data block that has room, or zero.
@@ -181,6 +199,7 @@ impl Tree {
     }
 
     fn get(&mut self, number: u32) -> Option<&mut Block> {
-        self.blocks.get_mut(usize::try_from(number.checked_sub(ROOT)?).ok()?)
+        self.blocks
+            .get_mut(usize::try_from(number.checked_sub(ROOT)?).ok()?)
     }
 }

@@ -160,6 +160,27 @@ fn the_caller_is_looked_up_only_when_the_second_level_refuses() {
     assert_eq!(asked.get(), 1);
 }
 
+/// While the caller is looked up others may take what there was.
+#[test]
+fn the_ve_is_asked_again_for_a_caller_that_passes() {
+    let (engine, _) = engine();
+    limit(&engine, Subject::Ve, None, Some(20));
+    limit(&engine, Subject::User(OWNER.uid), None, Some(10));
+    let want = |owner, n| Want::new(owner, Usage::space(Bytes::new(n)));
+    let others = std::cell::RefCell::new(None);
+    let exempt = || {
+        let promise = engine.reserve(&[], &[want(Owner::new(1, 1), 10)], &|| false);
+        *others.borrow_mut() = promise.ok();
+        true
+    };
+    let denied = engine
+        .reserve(&[], &[want(OWNER, 11)], &exempt)
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(denied.subject, Subject::Ve);
+    assert_eq!(engine.reserved().space, Bytes::new(10));
+}
+
 #[test]
 fn the_first_level_demands_soft_up_to_hard() {
     let (engine, _) = engine();

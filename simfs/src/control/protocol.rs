@@ -12,6 +12,8 @@ use quota::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::sys::task::DeviceNumber;
+
 /// Most accounts in one [`Reply::Accounts`]; a larger [`Request::Accounts::max`] is cut to this.
 pub const ACCOUNTS_PER_PAGE: usize = 4096;
 
@@ -149,6 +151,8 @@ pub struct VeStatus {
     pub since: Timestamp,
     /// Whether the VE has a quota record at all (`--no-quota` mounts have none).
     pub quota: bool,
+    /// Device number of the mount (`st_dev` of its root), major and minor.
+    pub device: DeviceNumber,
     /// The VE's account; zeros without a quota record.
     pub account: Account,
     /// How far a recovery or check is.

@@ -14,7 +14,7 @@ use crate::sys::file::{self, SetTime};
 use crate::sys::stat::{Stat, stat_fd};
 
 /// New values for some attributes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
     /// Permission bits and set-id bits.
     pub mode: Option<u32>,
@@ -81,6 +81,11 @@ impl Fs {
         };
         if let Some(size) = set.size {
             self.truncate(caller, &node, &mut state, &path, handle, size)?;
+            self.take_setid(caller, &node, &path)?;
+        }
+        if set == SetAttr::default() {
+            // chown(2) with neither id: only the time of change moves, and set-id bits go.
+            file::chown(&*path, None, None)?;
         }
         if set.uid.is_some() || set.gid.is_some() {
             self.change_owner(caller, &node, &mut state, &path, set)?;
@@ -121,6 +126,20 @@ impl Fs {
         let seen = stat_fd(fd.as_fd())?;
         self.accounting.record(node, state, &seen);
         self.accounting.late().push(node, state);
+        Ok(())
+    }
+
+    /// Set-id bits go with a change of content, unless the caller may keep them.
+    pub(super) fn take_setid(&self, caller: Caller, node: &Node, fd: &OwnedFd) -> FsResult<()> {
+        if !node.may_have_setid() || self.accounting.may_keep_setid(caller) {
+            return Ok(());
+        }
+        let seen = stat_fd(fd)?;
+        let mode = seen.mode_without_setid();
+        if mode != seen.permissions() {
+            file::chmod(fd, mode)?;
+        }
+        node.note_mode(&stat_fd(fd)?);
         Ok(())
     }
 

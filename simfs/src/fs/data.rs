@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use quota::{Usage, Want};
 
 use super::Fs;
-use super::policy::{Access, BackingToken, Decision, OpenState, decide};
+use super::policy::{Access, BackingToken, Decision, IoMode, OpenState, decide};
 use crate::accounting::{Caller, DataRange, Holes};
 use crate::error::{FsError, FsResult};
 use crate::handle::{HandleId, OpenFile};
@@ -77,6 +77,7 @@ impl Fs {
         let fd = if flags & libc::O_TRUNC != 0 {
             let fd = Arc::new(file::reopen(&path, access_or_write(access).flag())?);
             self.truncate_open(&node, &mut state, &fd)?;
+            self.take_setid(caller, &node, &fd)?;
             Some(fd)
         } else {
             None
@@ -129,6 +130,7 @@ impl Fs {
         self.files.insert(OpenFile {
             node: node.clone(),
             access,
+            direct: opened.direct,
             maps_backing: opened.backing.is_some() && access == Access::ReadWrite,
             fd: Mutex::new(fd),
         })
@@ -170,9 +172,11 @@ impl Fs {
         }
         if decision.promise_holes {
             open.mappers = open.mappers.saturating_add(1);
+            node.pass_cache();
             open.promise(holes);
         }
-        Ok(opened_as(decision, token))
+        let keep_cache = decision.mode == IoMode::Cached && node.enter_cache();
+        Ok(opened_as(decision, token, keep_cache))
     }
 
     /// Takes back what [`Self::admit`] counted.
@@ -263,8 +267,11 @@ impl Fs {
         let fd = self.descriptor_of(&open)?;
         let length = u64::try_from(request.data.len()).map_err(|_| FsError::Invalid)?;
         let end = request.offset.checked_add(length).ok_or(FsError::Invalid)?;
-        if request.kill_setid && node.may_have_setid() {
-            kill_setid(node, &fd)?;
+        if open.direct {
+            node.pass_cache();
+        }
+        if request.kill_setid {
+            self.take_setid(caller, node, &fd)?;
         }
         let written = if end <= node.dense_to() && !request.from_cache {
             file::write_full(&fd, request.data, request.offset)?
@@ -469,25 +476,15 @@ impl Fs {
 fn opened_as(
     decision: Decision,
     token: Option<Arc<dyn BackingToken>>,
-    ) -> Opened {
+    keep_cache: bool,
+) -> Opened {
     Opened {
         backing: token.filter(|_| decision.passthrough),
         direct: decision.direct,
-        keep_cache: false,
+        keep_cache,
     }
 }
 
 fn access_or_write(access: Access) -> Access {
     if access == Access::Read { Access::Write } else { access }
-}
-
-/// An unprivileged write takes the set-id bits away, as on any Linux file system.
-fn kill_setid(node: &Node, fd: &OwnedFd) -> io::Result<()> {
-    let seen = stat_fd(fd.as_fd())?;
-    let mode = seen.mode_without_setid();
-    if mode != seen.permissions() {
-        file::chmod_fd(fd, mode)?;
-    }
-    node.note_mode(&stat_fd(fd.as_fd())?);
-    Ok(())
 }

@@ -75,6 +75,7 @@ struct Shared {
     server: Server,
     registry: Mutex<Registry>,
     queue: Queue<Request>,
+    on_member: Box<dyn Fn(u32) + Send + Sync>,
     /// Ends one poll(2) of the receiving thread.
     wake: OwnedFd,
     /// Ends every poll(2), once and for all.
@@ -89,12 +90,17 @@ pub struct QuotactlService {
 }
 
 impl QuotactlService {
-    /// Opens the socket and starts the threads. `/proc` is opened here, so a daemon that confines itself starts this
-    /// first; it must keep `CAP_SYS_PTRACE` and the host's pid namespace.
+    /// Opens the socket and starts the threads. The daemon must see the host's `/proc`, and have `CAP_SYS_PTRACE`.
+    ///
+    /// `on_member` hears the number of a process of the VE whenever a runtime names one.
     ///
     /// # Errors
     /// The socket, the descriptors or the threads could not be made.
-    pub fn start(config: QuotactlConfig, level: Arc<dyn SecondLevel>) -> io::Result<Self> {
+    pub fn start(
+        config: QuotactlConfig,
+        level: Arc<dyn SecondLevel>,
+        on_member: impl Fn(u32) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let QuotactlConfig {
             socket_path,
             device,
@@ -112,6 +118,7 @@ impl QuotactlService {
             },
             registry: Mutex::default(),
             queue: Queue::new(QUEUE_BOUND),
+            on_member: Box::new(on_member),
             wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });

@@ -18,6 +18,7 @@ use crate::control::{
 use crate::fs::Fs;
 use crate::keeper::Link;
 use crate::private::PrivateArea;
+use crate::sys::task::DeviceNumber;
 
 /// Answers the requests of the host's administrators.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct VeService {
     quota: bool,
     since: Timestamp,
     keeper_pid: Option<u32>,
+    device: DeviceNumber,
     fs: Arc<Fs>,
     engine: Engine,
     link: Arc<Link>,
@@ -47,7 +49,13 @@ struct Now {
 }
 
 impl VeService {
-    pub(super) fn new(config: &Config, fs: Arc<Fs>, engine: Engine, link: Arc<Link>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        device: DeviceNumber,
+        fs: Arc<Fs>,
+        engine: Engine,
+        link: Arc<Link>,
+    ) -> Self {
         use quota::Clock;
         Self {
             ve: config.ve,
@@ -57,6 +65,7 @@ impl VeService {
             since: quota::SystemClock.now(),
             keeper_pid: rustix::process::getppid()
                 .map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
+            device,
             fs,
             engine,
             link,
@@ -100,6 +109,7 @@ impl VeService {
             keeper_pid: self.keeper_pid,
             since: self.since,
             quota: self.quota,
+            device: self.device,
             account: if self.quota { account } else { Account { limits: Limits::UNLIMITED, ..account } },
             progress: now.checking,
             nodes: count(self.fs.nodes().len()),

@@ -63,4 +63,8 @@ fn status_lists_what_is_known() {
         1
     );
     assert!(host.simfs(&["status"]).out.contains("unmounted"));
+    assert_eq!(host.simfs(&["umount", "103"]).code, 0);
+    let swept = json(&host.simfs(&["status", "103", "--json"]).out);
+    assert_eq!(swept[0]["state"], "unmounted");
+    assert_eq!(host.simfs(&["umount", "103"]).code, 1);
 }

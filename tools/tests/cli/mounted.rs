@@ -58,6 +58,7 @@ impl Daemon {
             keeper_pid: None,
             since: Timestamp::new(1),
             quota: true,
+            device: (0, 57),
             account: self.engine.account(Subject::Ve).unwrap(),
             progress: None,
             nodes: 1,

@@ -11,7 +11,9 @@ pub struct Writer {
 impl Writer {
     /// Room for a usual record.
     pub fn new() -> Self {
-        Self { bytes: Vec::with_capacity(128) }
+        Self {
+            bytes: Vec::with_capacity(128),
+        }
     }
 
     /// One byte.
@@ -55,7 +57,10 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads from the start.
     pub const fn new(payload: &'a [u8]) -> Self {
-        Self { len: payload.len(), rest: payload }
+        Self {
+            len: payload.len(),
+            rest: payload,
+        }
     }
 
     /// One byte.
@@ -117,7 +122,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`RecordError::Length`] when bytes are left.
     pub fn finish(self) -> Result<(), RecordError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.too_short()) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.too_short())
+        }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {

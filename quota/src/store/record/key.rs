@@ -89,7 +89,14 @@ mod tests {
 
     #[test]
     fn other_keys_name_no_subject() {
-        for key in [info(), schema(), staged(1), vec![], vec![USER, 0, 0, 0], vec![VE, 0]] {
+        for key in [
+            info(),
+            schema(),
+            staged(1),
+            vec![],
+            vec![USER, 0, 0, 0],
+            vec![VE, 0],
+        ] {
             assert_eq!(subject(&key), None, "{key:?}");
         }
     }

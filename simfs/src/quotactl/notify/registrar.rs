@@ -47,6 +47,9 @@ impl Shared {
                 return;
             }
         };
+        if let Some(pid) = registration.member {
+            (self.on_member)(pid);
+        }
         let task = registration
             .member
             .map(|pid| Task::open(&self.server.proc, pid));

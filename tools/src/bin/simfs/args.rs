@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Replace running daemons by the installed program.
     Upgrade(UpgradeArgs),
+    /// Print what to merge into a container's config.json, so that quota tools work inside (mounted VEs only).
+    Oci(OciArgs),
 }
 
 /// `mount`.
@@ -90,6 +92,23 @@ pub(crate) struct CheckArgs {
     /// JSON; space in bytes.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `oci`.
+#[derive(Debug, Args)]
+pub(crate) struct OciArgs {
+    /// The VE's number.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: String,
+    /// On one line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// For a container with a user namespace: bind the device node instead of making it.
+    #[arg(long)]
+    pub(crate) userns: bool,
+    /// For runtimes that know no seccomp flags (runc before 1.5).
+    #[arg(long)]
+    pub(crate) no_flags: bool,
 }
 
 /// `upgrade`.

@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod helper;
 mod mount;
+mod oci;
 mod start;
 mod status;
 mod umount;
@@ -61,6 +62,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Mount(args) => about(&args.veid, |ve| mount::run(&paths, ve, args)),
         Command::Umount(args) => about(&args.veid, |ve| umount::run(&paths, ve, args.lazy)),
         Command::Check(args) => about(&args.veid, |ve| check::run(&paths, ve, args)),
+        Command::Oci(args) => about(&args.veid, |ve| oci::run(&paths, ve, args)),
         Command::Status(args) => status::run(&paths, args),
         Command::Upgrade(_) => Err(Failure::new(
             SimfsExit::Failed,

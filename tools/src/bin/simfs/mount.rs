@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use quota::VeId;
+use quota::store::LimitsCopy;
 use simfs::control::{Client, ClientError};
 use simfs::mount::MountOptions;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
-use quota::store::LimitsCopy;
 use simfs_tools::ve_handle::VeError;
 
 use crate::args::MountArgs;

@@ -1,5 +1,6 @@
 //! `simfs umount`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use simfs::control::{Client, ClientError, Reply, Request, VeStatus};
-use simfs_tools::exit::SimfsExit;
+use simfs::control::{Client, ClientError, Reply, Request, SOCKET_NAME, VeStatus};
+use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
 
 use crate::{Outcome, failed};
@@ -60,7 +61,7 @@ fn processes(status: &VeStatus) -> Vec<OwnedFd> {
         .collect()
 }
 
-fn wait(process: &OwnedFd) -> Result<(), simfs_tools::exit::Failure<SimfsExit>> {
+fn wait(process: &OwnedFd) -> Result<(), Failure<SimfsExit>> {
     let limit = Timespec::try_from(END).map_err(failed)?;
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     match poll(&mut fds, Some(&limit)) {
@@ -72,20 +73,28 @@ fn wait(process: &OwnedFd) -> Result<(), simfs_tools::exit::Failure<SimfsExit>> 
     }
 }
 
-/// Takes away the mount of a daemon that died.
+/// Takes away what a daemon that died left: its mount, its socket.
 fn detach_dead(paths: &Paths, ve: VeId) -> Outcome {
     let root = paths.root(ve).map_err(failed)?;
-    if !is_mount(&root) {
-        return Err(failed(format!(
+    let socket = paths.run_dir(ve).join(SOCKET_NAME);
+    let is_left = is_mount(&root);
+    if is_left {
+        detach(&root, true)?;
+    }
+    match std::fs::remove_file(&socket) {
+        Ok(()) => Ok(SimfsExit::Ok),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(failed(format!("{}: {error}", socket.display())))
+        }
+        Err(_) if is_left => Ok(SimfsExit::Ok),
+        Err(_) => Err(failed(format!(
             "not mounted (nothing at {})",
             root.display()
-        )));
+        ))),
     }
-    detach(&root, true)?;
-    Ok(SimfsExit::Ok)
 }
 
-fn detach(mountpoint: &Path, lazy: bool) -> Result<(), simfs_tools::exit::Failure<SimfsExit>> {
+fn detach(mountpoint: &Path, lazy: bool) -> Result<(), Failure<SimfsExit>> {
     let flags = if lazy {
         UnmountFlags::DETACH
     } else {

@@ -1,0 +1,186 @@
+//! The open database, given up after an error and opened again with growing pauses.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::subject::VeId;
+
+use super::record::{self, SchemaRecord, key};
+use super::sled::Database;
+use super::{Store as _, StoreError, identity, staged};
+
+/// The pause after the second failure in a row; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// Entries read at a time where all are looked at.
+const WINDOW: usize = 1024;
+
+/// What looks at an entry.
+type Look<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
+/// The database, or why it is closed. Only the worker's thread touches it.
+pub(super) struct Handle {
+    dir: PathBuf,
+    ve: VeId,
+    db: Option<Database>,
+    /// Failures in a row; a commit that worked ends the row.
+    failures: u32,
+    closed: Option<Closed>,
+}
+
+struct Closed {
+    cause: String,
+    until: Instant,
+}
+
+impl Handle {
+    pub(super) const fn new(dir: PathBuf, ve: VeId) -> Self {
+        Self {
+            dir,
+            ve,
+            db: None,
+            failures: 0,
+            closed: None,
+        }
+    }
+
+    /// Runs a call on the database, which is opened first if it is not; gives it up after an error.
+    pub(super) fn with<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => self.reopen()?,
+        };
+        match work(&db) {
+            Ok(value) => {
+                self.db = Some(db);
+                Ok(value)
+            }
+            Err(error) => {
+                drop(db);
+                self.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Says that the store works again: the next failure is the first of its row.
+    pub(super) const fn end_failures(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Closes the database.
+    pub(super) fn close(&mut self) {
+        self.db = None;
+    }
+
+    fn reopen(&mut self) -> Result<Database, StoreError> {
+        if let Some(closed) = &self.closed {
+            let rest = closed.until.saturating_duration_since(Instant::now());
+            if !rest.is_zero() {
+                let retry_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
+                return Err(StoreError::Poisoned {
+                    cause: closed.cause.clone(),
+                    retry_ms,
+                });
+            }
+        }
+        let opened = Database::open(&self.dir).and_then(|db| staged::finish(&db).map(|()| db));
+        match &opened {
+            Ok(_) => self.closed = None,
+            Err(error) => self.fail(error),
+        }
+        opened
+    }
+
+    /// Notes a failure: the first of a row may be tried again at once.
+    fn fail(&mut self, error: &StoreError) {
+        let doublings = self.failures.saturating_sub(1);
+        let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        let pause = if self.failures == 0 {
+            Duration::ZERO
+        } else {
+            pause.min(LAST_PAUSE)
+        };
+        self.failures = self.failures.saturating_add(1);
+        let until = Instant::now()
+            .checked_add(pause)
+            .unwrap_or_else(Instant::now);
+        tracing::error!(ve = %self.ve, %error, ?pause, "quota store closed after an error");
+        self.closed = Some(Closed {
+            cause: error.to_string(),
+            until,
+        });
+    }
+
+    /// Checks that the database is the VE's and that every value is sound.
+    pub(super) fn verify(&mut self) -> Result<(), StoreError> {
+        let ve = self.ve;
+        self.with(|db| {
+            let key = key::schema();
+            let value = db.get(&key)?;
+            let value = value.ok_or_else(|| StoreError::damaged_key("no schema record", &key))?;
+            let schema: SchemaRecord =
+                record::decode(&key, &value).map_err(|error| error.at(&key))?;
+            identity::check(ve, schema.ve)?;
+            each_entry(db, &mut |key, value| {
+                record::check(key, value).map_err(|error| error.at(key))
+            })
+        })
+    }
+}
+
+/// Shows every entry to `look`, in order.
+pub(super) fn each_entry(db: &Database, look: &mut Look<'_>) -> Result<(), StoreError> {
+    let mut from = Vec::new();
+    loop {
+        let entries = db.scan(&[], &from, WINDOW)?;
+        for (key, value) in &entries {
+            look(key, value)?;
+        }
+        match entries.into_iter().last() {
+            // The next key in order is this one with a zero behind it.
+            Some((key, _)) => from = [key.as_slice(), &[0]].concat(),
+            None => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_space(_: &Database) -> Result<(), StoreError> {
+        Err(StoreError::NoSpace {
+            dir: PathBuf::new(),
+        })
+    }
+
+    #[test]
+    fn after_an_error_the_first_try_is_free_and_later_ones_wait_longer_each_time() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut handle = Handle::new(dir.path().join("db"), VeId::new(1));
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            assert!(matches!(
+                handle.with(no_space),
+                Err(StoreError::NoSpace { .. })
+            ));
+            if let Err(StoreError::Poisoned { retry_ms, .. }) = handle.with(|_| Ok(())) {
+                waits.push(retry_ms);
+                std::thread::sleep(Duration::from_millis(retry_ms + 1));
+            }
+        }
+        assert!(matches!(waits[..], [90..=100, 190..=200]), "{waits:?}");
+        handle.with(|_| Ok(())).unwrap();
+        handle.end_failures();
+        assert!(matches!(
+            handle.with(no_space),
+            Err(StoreError::NoSpace { .. })
+        ));
+        handle.with(|_| Ok(())).unwrap();
+    }
+}

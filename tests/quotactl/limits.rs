@@ -1,0 +1,129 @@
+//! Limits that the tools set hold, and what the host sets is seen by the tools at once.
+
+use super::{answers, debian};
+use crate::harness::Ve;
+use crate::harness::command::eventually;
+use crate::harness::container::Guest;
+
+const ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups";
+const BOB: &str = "setpriv --reuid 1002 --regid 1002 --clear-groups";
+
+// S61: what the VE's administrator sets holds for the next request.
+#[test]
+fn a_user_meets_the_limits_and_others_write_on() {
+    let Some(ve) = debian("crun", "rw") else {
+        return;
+    };
+    let write = |user: &str, name: &str, size: &str| {
+        format!("{user} dd if=/dev/zero of=/srv/{name} bs=4k count={size}")
+    };
+    let (hard, soft, late) = (
+        write(ANN, "ann/hard", "100"),
+        write(ANN, "ann/soft", "10"),
+        write(ANN, "ann/late", "1"),
+    );
+    let others = write(BOB, "bob/more", "100");
+    let rows = [
+        ("limit", "setquota -u ann 0 200 0 0 /"),
+        ("hard", &hard),
+        ("others", &others),
+        ("shown", "quota -u ann"),
+        ("clear", "rm /srv/ann/hard"),
+        (
+            "grace",
+            "setquota -u -t 1 1 /; setquota -u ann 20 2000 0 0 /",
+        ),
+        ("soft", &soft),
+        ("wait", "sleep 2.1"),
+        ("late", &late),
+        ("expired", "quota -u ann"),
+        ("lift", "setquota -u ann 0 0 0 0 /"),
+        ("again", &late),
+    ];
+    let answers = answers(&Guest::new(&ve, "crun"), "limits", &rows);
+    let code = |row: &str| answers[row].code;
+    let says = |row: &str, words: &str| {
+        assert!(answers[row].text.contains(words), "{row}: {answers:#?}");
+    };
+    assert_eq!(code("hard"), 1);
+    says("hard", "Disk quota exceeded");
+    says("shown", "200*");
+    assert_eq!((code("others"), code("soft")), (0, 0), "{answers:#?}");
+    assert_eq!(code("late"), 1);
+    says("late", "Disk quota exceeded");
+    says("expired", "none");
+    assert_eq!(code("again"), 0, "{answers:#?}");
+    ve.assert_exact();
+}
+
+// S62: what the host sets for a user of a running VE is seen inside at once.
+#[test]
+fn what_the_host_sets_is_seen_inside_at_once() {
+    let Some(ve) = debian("crun", "rw") else {
+        return;
+    };
+    let rows = [
+        ("before", "quota -u ann"),
+        (
+            "wait",
+            "touch /srv/asked; while [ ! -e /srv/go ]; do sleep 0.05; done",
+        ),
+        ("after", "quota -u ann"),
+    ];
+    let answers = std::thread::scope(|scope| {
+        let inside = scope.spawn(|| answers(&Guest::new(&ve, "crun"), "seen", &rows));
+        eventually("the container runs", || {
+            if ve.path("srv/asked").exists() {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
+        });
+        ve.setlimit2(&["-u", "ann", "1000", "2000", "30", "40"]);
+        std::fs::write(ve.path("srv/go"), "").unwrap();
+        inside.join().unwrap()
+    });
+    assert!(answers["before"].text.contains("none"), "{answers:?}");
+    let after = &answers["after"].text;
+    assert!(
+        after.contains("12    1000    2000               2      30      40"),
+        "{after}"
+    );
+}
+
+// S63: any number of ids, also for the tools.
+#[test]
+fn a_hundred_thousand_ids_are_reported() {
+    const IDS: u32 = 100_000;
+    let Some(ve) = debian("crun", "rw") else {
+        return;
+    };
+    ve.umount().ok();
+    let many = ve.private().join("srv/many");
+    std::fs::create_dir(&many).unwrap();
+    for id in 10_000..10_000 + IDS {
+        let path = many.join(id.to_string());
+        std::fs::File::create(&path).unwrap();
+        std::os::unix::fs::chown(path, Some(id), Some(id)).unwrap();
+    }
+    ve.simfs(["check", Ve::ID, "--repair"]).expect(1);
+    ve.mount().ok();
+    let rows = [
+        ("users", "repquota -n -u /"),
+        ("groups", "repquota -n -g / | grep -c '^#[0-9]'"),
+    ];
+    let answers = answers(&Guest::new(&ve, "crun"), "many", &rows);
+    let report = &answers["users"].text;
+    let ids: Vec<u32> = report
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split(' ').next()?.parse().ok())
+        .filter(|id| (10_000..10_000 + IDS).contains(id))
+        .collect();
+    assert!(
+        ids.iter().copied().eq(10_000..10_000 + IDS),
+        "{} ids",
+        ids.len()
+    );
+    let groups: u32 = answers["groups"].text.trim().parse().unwrap();
+    assert!(groups >= IDS, "{groups}");
+}

@@ -1,0 +1,150 @@
+//! Who may ask what: quotactl(2) itself, called by many callers under both policies.
+//!
+//! # Source
+//! Linux `fs/quota/quota.c`, `check_quotactl_permission`; with the VE's user namespace in the place of the host's.
+
+use super::{Answer, answers, debian};
+use crate::harness::Ve;
+use crate::harness::container::Guest;
+
+/// Prints `ok` or the error number for: command, type, id.
+const CALL: &str = r#"#!/usr/bin/perl
+my ($command, $type, $id) = @ARGV;
+my $data = "\0" x 160;
+my $path = "/dev/simfs";
+my $answer = syscall(179, hex($command) << 8 | $type, $path, $id + 0, $data);
+print $answer < 0 ? $! + 0 : "ok", " ";
+"#;
+
+/// Each as command, type and id: own user, other user, own group, other group, next, set limits, set periods, periods,
+/// sync, projects, unknown command.
+const CALLS: &str = "800007 0 1001\n800007 0 1002\n800007 1 1001\n800007 1 1002\n800009 0 0\n800008 0 1001\n\
+    800006 0 0\n800005 0 0\n800001 0 0\n800005 2 0\n80000f 0 0";
+const ALL: &str = "ok ok ok ok ok ok ok ok ok 22 22";
+/// EPERM is 1, EINVAL is 22.
+const USER: &str = "ok 1 ok 1 1 1 1 ok ok 22 1";
+const NOBODY: &str = "1 1 1 1 1 1 1 ok ok 22 1";
+/// Root in a namespace of its own has names for nobody but itself.
+const NESTED: &str = "1 1 1 1 1 1 1 ok ok 22 1";
+
+const ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups";
+const NESTED_ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups unshare -U -r";
+const OTHER: &str = "setpriv --reuid 4321 --regid 4321 --clear-groups";
+const MEMBER: &str = "setpriv --reuid 4321 --regid 4321 --groups 1001";
+const UNPRIVILEGED_ROOT: &str = "setpriv --bounding-set -all --inh-caps -all";
+
+fn ask(
+    ve: &Ve,
+    name: &str,
+    capabilities: &'static [&'static str],
+    callers: &[(&'static str, &str, &str)],
+) {
+    let path = ve.path("usr/bin/call-quotactl");
+    std::fs::write(&path, CALL).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(ve.path("srv/calls"), format!("{CALLS}\n")).unwrap();
+    let commands: Vec<(&str, String)> = callers
+        .iter()
+        .map(|(who, prefix, _)| {
+            (
+                *who,
+                format!("while read call; do {prefix} call-quotactl $call; done < /srv/calls"),
+            )
+        })
+        .collect();
+    let rows: Vec<_> = commands
+        .iter()
+        .map(|(who, command)| (*who, command.as_str()))
+        .collect();
+    let guest = Guest {
+        capabilities,
+        ..Guest::new(ve, "crun")
+    };
+    let answers = answers(&guest, name, &rows);
+    for (who, _, expected) in callers {
+        let Answer { text, .. } = &answers[*who];
+        assert_eq!(text.trim(), *expected, "{name}: {who}");
+    }
+}
+
+// S64: who administers from inside: root of the VE, or with quotaadmin=strict CAP_SYS_ADMIN in the VE's namespace.
+#[test]
+fn root_of_the_ve_administers() {
+    let Some(ve) = debian("crun", "quotaadmin=root") else {
+        return;
+    };
+    ask(
+        &ve,
+        "root",
+        &[],
+        &[
+            ("root", "", ALL),
+            ("root without capabilities", UNPRIVILEGED_ROOT, ALL),
+            ("user", ANN, USER),
+            ("other user", OTHER, NOBODY),
+            ("member of the group", MEMBER, "1 1 ok 1 1 1 1 ok ok 22 1"),
+            ("root of a nested namespace", "unshare -U -r", NESTED),
+            ("user as root of a nested namespace", NESTED_ANN, NESTED),
+        ],
+    );
+}
+
+#[test]
+fn strictly_only_cap_sys_admin_administers() {
+    let Some(ve) = debian("crun", "quotaadmin=strict") else {
+        return;
+    };
+    ask(
+        &ve,
+        "without",
+        &[],
+        &[("root", "", NOBODY), ("user", ANN, USER)],
+    );
+    ask(
+        &ve,
+        "with",
+        &["CAP_SYS_ADMIN"],
+        &[
+            ("root", "", ALL),
+            ("root without capabilities", UNPRIVILEGED_ROOT, ALL),
+            ("user", ANN, USER),
+            ("root of a nested namespace", "unshare -U -r", NESTED),
+        ],
+    );
+}
+
+// S65: nothing is told of devices and paths to those who may not look.
+#[test]
+fn other_devices_are_not_ours() {
+    let Some(ve) = debian("crun", "rw") else {
+        return;
+    };
+    let call = |path: &str| {
+        format!(
+            "perl -e '$p=\"{path}\"; $d=\"\\0\"x72; print syscall(179, 0x80000500, $p, 0, $d) < 0 ? $!+0 : \"ok\"'"
+        )
+    };
+    let rows = [
+        ("ours", call("/dev/simfs")),
+        ("the same by another way", call("/dev/../dev/./simfs")),
+        ("no such", call("/dev/nothing")),
+        ("no device", call("/etc/passwd")),
+        ("user, no such", format!("{ANN} {}", call("/root/nothing"))),
+        ("user, no device", format!("{ANN} {}", call("/etc/passwd"))),
+    ];
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(name, command)| (*name, command.as_str()))
+        .collect();
+    let answers = answers(&Guest::new(&ve, "crun"), "devices", &rows);
+    let answers: Vec<_> = rows
+        .iter()
+        .map(|(name, _)| (*name, answers[*name].text.trim()))
+        .collect();
+    // ENOENT is 2, ENOTBLK 15, ENODEV 19.
+    let expected = ["ok", "ok", "2", "15", "19", "19"];
+    assert!(
+        answers.iter().map(|(_, text)| *text).eq(expected),
+        "{answers:?}"
+    );
+}

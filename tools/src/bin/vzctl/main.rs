@@ -1,0 +1,224 @@
+//! `vzctl`: makes, starts, changes, stops and removes VEs, in OpenVZ's grammar.
+
+mod args;
+mod bundle;
+mod create;
+mod destroy;
+mod disk;
+mod exec;
+mod guest;
+mod lock;
+mod mount;
+mod program;
+mod scripts;
+mod set;
+mod start;
+mod stop;
+mod template;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use quota::VeId;
+use simfs_tools::cli;
+use simfs_tools::exit::{Failure, VzctlExit};
+use simfs_tools::logging;
+use simfs_tools::paths::Paths;
+use simfs_tools::report::{complain, print};
+use simfs_tools::runtime::{Runtime, RuntimeError};
+use simfs_tools::ve_config::{VeConfig, VeConfigError};
+use simfs_tools::ve_state::{VeState, resolve};
+
+use crate::args::{Cli, Command};
+use crate::lock::Lock;
+
+/// What a step ends with when it fails.
+type Fallible<T> = Result<T, Failure<VzctlExit>>;
+/// How a command ends.
+type Outcome = Fallible<VzctlExit>;
+
+/// What every command knows.
+struct Context {
+    paths: Paths,
+    ve: VeId,
+    quiet: bool,
+    skip_lock: bool,
+    runtime: Option<String>,
+}
+
+impl Context {
+    /// Tells what is being done.
+    fn tell(&self, message: &str) {
+        if !self.quiet {
+            let _nobody_reads = print(&format!("{message}\n"));
+        }
+    }
+
+    /// Tells of something that is no error.
+    fn warn(&self, message: &str) {
+        if !self.quiet {
+            complain(&format!("vzctl: VE {}: warning: {message}", self.ve));
+        }
+    }
+
+    /// Keeps other commands from the VE.
+    fn lock(&self, what: &str) -> Fallible<Option<Lock>> {
+        if self.skip_lock {
+            return Ok(None);
+        }
+        Lock::take(&self.paths, self.ve, what).map(Some)
+    }
+
+    fn config(&self) -> Fallible<VeConfig> {
+        VeConfig::open(&self.paths, self.ve).map_err(config_failure)
+    }
+
+    fn state(&self) -> Fallible<VeState> {
+        VeState::of(&self.paths, self.ve).map_err(|error| config_failure(error.into()))
+    }
+
+    /// The VE's container runtime: the option, else the VE's configuration, else the host's.
+    fn runtime(&self, config: &VeConfig) -> Fallible<Runtime> {
+        let configured = config.get("RUNTIME");
+        let wanted = self.runtime.as_deref().or(configured.as_deref());
+        Runtime::choose(&self.paths, self.ve, wanted).map_err(runtime_failure)
+    }
+
+    /// Refuses a VE that was never made.
+    fn must_exist(&self) -> Fallible<VeState> {
+        let state = self.state()?;
+        if state.exists {
+            return Ok(state);
+        }
+        let private = self
+            .paths
+            .private(self.ve)
+            .map_err(|error| config_failure(error.into()))?;
+        Err(Failure::new(
+            VzctlExit::NoPrivate,
+            format!(
+                "no private area {}: make the VE with 'vzctl create {}'",
+                private.display(),
+                self.ve
+            ),
+        ))
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explained(&error).into(),
+    };
+    logging::to_stderr(if cli.verbose { "debug" } else { "warn" });
+    match run(&cli) {
+        Ok(Ended::Well(exit)) => exit.into(),
+        Ok(Ended::With(code)) => ExitCode::from(code),
+        Err(failure) => {
+            complain(&format!("vzctl: {}", failure.message));
+            failure.exit.into()
+        }
+    }
+}
+
+/// How a command ended that did not fail.
+enum Ended {
+    Well(VzctlExit),
+    /// With the code of a program in the VE.
+    With(u8),
+}
+
+fn explained(error: &clap::Error) -> VzctlExit {
+    match cli::explain(error, "vzctl") {
+        Ok(text) => print(&text).map_or(VzctlExit::System, |()| VzctlExit::Ok),
+        Err(line) => {
+            complain(&format!("vzctl: {line}"));
+            VzctlExit::Usage
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Fallible<Ended> {
+    let paths = Paths::open(cli.common.prefix.as_deref())
+        .map_err(|error| Failure::new(VzctlExit::Config, error.to_string()))?;
+    let ve = resolve(&paths, cli.command.veid())
+        .map_err(|error| Failure::new(VzctlExit::Value, error.to_string()))?;
+    let context = Context {
+        paths,
+        ve,
+        quiet: cli.quiet,
+        skip_lock: cli.skiplock,
+        runtime: cli.runtime.clone(),
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(VzctlExit::Denied, "only root can do this"));
+    }
+    dispatch(&context, &cli.command).map_err(|failure| failure.about(format_args!("VE {ve}")))
+}
+
+fn dispatch(context: &Context, command: &Command) -> Fallible<Ended> {
+    let exit = match command {
+        Command::Create(args) => create::run(context, args)?,
+        Command::Destroy(_) => destroy::run(context)?,
+        Command::Mount(_) => mount::mount_command(context)?,
+        Command::Umount(_) => mount::umount_command(context)?,
+        Command::Start(args) => start::run(context, args)?,
+        Command::Stop(args) => stop::run(context, args)?,
+        Command::Restart(args) => {
+            stop::stop_if_running(context, args)?;
+            start::run(context, &args.start())?
+        }
+        Command::Status(_) => status(context)?,
+        Command::Set(args) => set::run(context, args)?,
+        Command::Exec(args) | Command::Exec2(args) => {
+            return exec::run(context, &args.command).map(Ended::With);
+        }
+        Command::Enter(args) => return exec::enter(context, args).map(Ended::With),
+        Command::Runscript(args) => {
+            return exec::runscript(context, &args.script).map(Ended::With);
+        }
+        Command::Quotaon(_) => disk::quotaon(context)?,
+        Command::Quotaoff(_) => disk::quotaoff(context)?,
+        Command::Quotainit(_) => disk::quotainit(context)?,
+    };
+    Ok(Ended::Well(exit))
+}
+
+/// OpenVZ's line, which scripts read.
+fn status(context: &Context) -> Outcome {
+    let state = context.state()?;
+    let line = format!(
+        "CTID {} {} {} {}\n",
+        context.ve,
+        if state.exists { "exist" } else { "deleted" },
+        if state.is_mounted {
+            "mounted"
+        } else {
+            "unmounted"
+        },
+        if state.is_running() {
+            "running"
+        } else {
+            "down"
+        },
+    );
+    print(&line).map_err(system)?;
+    Ok(VzctlExit::Ok)
+}
+
+/// A failure of the system, in its own words.
+fn system(error: impl ToString) -> Failure<VzctlExit> {
+    Failure::new(VzctlExit::System, error.to_string())
+}
+
+fn runtime_failure(error: RuntimeError) -> Failure<VzctlExit> {
+    let exit = match &error {
+        RuntimeError::Missing { .. } => VzctlExit::NoRuntime,
+        _ => VzctlExit::System,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn config_failure(error: VeConfigError) -> Failure<VzctlExit> {
+    Failure::new(VzctlExit::Config, error.to_string())
+}

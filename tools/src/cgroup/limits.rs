@@ -1,0 +1,166 @@
+//! What a VE's configured limits mean to the controllers.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::ResourceGroups;
+use crate::ve_config::VeConfig;
+
+/// The period of CPU bandwidth control, in microseconds.
+const PERIOD_US: u64 = 100_000;
+/// Size of the pages that beancounters count.
+const PAGE: u64 = 4096;
+
+/// One value for one file of a group.
+struct Order {
+    /// The key of the configuration that asks for it.
+    key: &'static str,
+    file: Option<PathBuf>,
+    value: String,
+}
+
+impl ResourceGroups {
+    /// Writes what is configured; returns what this host cannot do, by name. The rest is applied. `device` is the
+    /// disk below the private area, major and minor.
+    pub fn apply(&self, config: &VeConfig, device: Option<(u32, u32)>) -> Vec<String> {
+        let mut orders = self.cpu(config);
+        orders.extend(self.memory(config));
+        orders.extend(self.disk(config, device));
+        // Of two limits that may not pass each other, one can be set only after the other.
+        orders.retain(|order| order.carry_out().is_err());
+        let mut refused = Vec::new();
+        for order in orders {
+            if let Err(why) = order.carry_out() {
+                refused.push(format!("{}: {why}", order.key));
+            }
+        }
+        refused
+    }
+
+    fn cpu(&self, config: &VeConfig) -> Vec<Order> {
+        let mut orders = Vec::new();
+        if let Some(units) = config.number("CPUUNITS") {
+            let shares = (units * 1024 / 1000).clamp(2, 262_144);
+            let value = if self.is_first("cpu") {
+                shares
+            } else {
+                1 + (shares - 2) * 9999 / 262_142
+            };
+            orders.push(self.order("CPUUNITS", "cpu", ["cpu.shares", "cpu.weight"], value));
+        }
+        if let Some(percent) = config.number("CPULIMIT") {
+            let quota = percent * PERIOD_US / 100;
+            let value = match (percent, self.is_first("cpu")) {
+                (0, true) => "-1".into(),
+                (_, true) => quota.to_string(),
+                (0, false) => format!("max {PERIOD_US}"),
+                (_, false) => format!("{quota} {PERIOD_US}"),
+            };
+            let files = ["cpu.cfs_quota_us", "cpu.max"];
+            orders.push(self.order("CPULIMIT", "cpu", files, value));
+        }
+        if let Some(cpus) = config.number("CPUS") {
+            let all = std::thread::available_parallelism().map_or(1, usize::from);
+            let all = u64::try_from(all).unwrap_or(1);
+            let last = if cpus == 0 { all } else { cpus.min(all) } - 1;
+            let value = format!("0-{last}");
+            orders.push(self.order("CPUS", "cpuset", ["cpuset.cpus"; 2], value));
+        }
+        orders
+    }
+
+    fn memory(&self, config: &VeConfig) -> Vec<Order> {
+        let first = self.is_first("memory");
+        let shown = |pages: Option<u64>, unlimited: &str| {
+            pages.map_or_else(
+                || unlimited.to_owned(),
+                |pages| pages.saturating_mul(PAGE).to_string(),
+            )
+        };
+        let unlimited = if first { "-1" } else { "max" };
+        let ram = config.pair("PHYSPAGES").map(|(_, limit)| limit);
+        let swap = config.pair("SWAPPAGES").map(|(_, limit)| limit);
+        let mut orders = Vec::new();
+        if let Some(pages) = ram {
+            let files = ["memory.limit_in_bytes", "memory.max"];
+            let value = shown(pages, unlimited);
+            orders.push(self.order("PHYSPAGES", "memory", files, value));
+        }
+        if let Some(pages) = swap {
+            // The first generation limits memory and swap space together.
+            let pages = if first {
+                pages
+                    .zip(ram.flatten())
+                    .map(|(swap, ram)| swap.saturating_add(ram))
+            } else {
+                pages
+            };
+            let files = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
+            let order = self.order("SWAPPAGES", "memory", files, shown(pages, unlimited));
+            orders.push(order);
+        }
+        if let Some((_, count)) = config.pair("NUMPROC") {
+            let value = count.map_or_else(|| "max".into(), |count| count.to_string());
+            orders.push(self.order("NUMPROC", "pids", ["pids.max"; 2], value));
+        }
+        orders
+    }
+
+    fn disk(&self, config: &VeConfig, device: Option<(u32, u32)>) -> Vec<Order> {
+        let mut orders = Vec::new();
+        if let Some(priority) = config.number("IOPRIO") {
+            let weight = 320 + priority * 320 / 7;
+            let files = ["blkio.bfq.weight", "io.bfq.weight"];
+            orders.push(self.order("IOPRIO", "io", files, weight));
+        }
+        let rows = [
+            ("IOLIMIT", ["read_bps", "write_bps"], ["rbps", "wbps"]),
+            ("IOPSLIMIT", ["read_iops", "write_iops"], ["riops", "wiops"]),
+        ];
+        for (key, first, second) in rows {
+            let Some(rate) = config.number(key) else {
+                continue;
+            };
+            let Some((major, minor)) = device else {
+                orders.push(Order {
+                    key,
+                    file: None,
+                    value: String::new(),
+                });
+                continue;
+            };
+            for (first, second) in first.into_iter().zip(second) {
+                let value = match (self.is_first("io"), rate) {
+                    (true, rate) => format!("{major}:{minor} {rate}"),
+                    (false, 0) => format!("{major}:{minor} {second}=max"),
+                    (false, rate) => format!("{major}:{minor} {second}={rate}"),
+                };
+                let file = format!("blkio.throttle.{first}_device");
+                orders.push(self.order(key, "io", [&file, "io.max"], value));
+            }
+        }
+        orders
+    }
+
+    fn order(
+        &self,
+        key: &'static str,
+        controller: &str,
+        [first, second]: [&str; 2],
+        value: impl ToString,
+    ) -> Order {
+        Order {
+            key,
+            file: self.file(controller, first, second),
+            value: value.to_string(),
+        }
+    }
+}
+
+impl Order {
+    fn carry_out(&self) -> Result<(), String> {
+        let file = self.file.as_ref();
+        let file = file.ok_or("this host has no controller for it")?;
+        fs::write(file, &self.value).map_err(|error| format!("{}: {error}", file.display()))
+    }
+}
