@@ -10,7 +10,7 @@ packages_of() {
     case "$1" in
         build) echo gcc libc6-dev ;;
         run) echo fuse3 acl attr e2fsprogs util-linux jq xfsprogs btrfs-progs ;;
-        test) packages_of run; echo crun runc debootstrap quota zstd xz-utils fio shellcheck perl-base ;;
+        test) packages_of run; echo crun runc debootstrap quota zstd xz-utils fio shellcheck perl-base busybox-static ;;
         demo) echo crun debootstrap jq ;;
         bench) packages_of run; echo fio bindfs fuse-overlayfs mergerfs ;;
         lint) echo shellcheck ;;

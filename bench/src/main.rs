@@ -1,2 +1,40 @@
-//! Benchmarks.
-fn main() {}
+//! The same workloads on several file systems, in turn, over one backing directory.
+//!
+//! Each round mounts every peer afresh and runs each workload on all of them, one right after the other, in an order
+//! that rotates. What counts is the ratio to the native file system in the same round: the machine's mood cancels
+//! out. The native file system runs twice; where its two runs differ, the row is not fit for conclusions.
+
+mod args;
+mod interrupt;
+mod measure;
+mod peer;
+mod programs;
+mod report;
+mod rounds;
+mod session;
+mod statistics;
+mod worker;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::List => report::list(),
+        Command::Run(args) => session::run(&args),
+        Command::Compare(args) => session::compare(&args),
+        Command::Work(args) => worker::work(&args),
+        Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::progress(&format!("simfs-bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -25,10 +25,11 @@ use crate::error::{Denied, DenyReason, EngineError};
 use crate::event::{EventSink, News, NoEvents};
 use crate::grace::Timestamp;
 use crate::inode::{Charged, InodeId};
-use crate::journal::{Epoch, Journal, NoJournal};
+use crate::journal::{Epoch, IntentSlot, Journal, NoJournal};
 use crate::ledger::{self, Ledger, Levels};
-use crate::reservation::{Accounts, Change, Reservation, Want};
+use crate::reservation::{Accounts, Change, Ended, Reservation, Want};
 use crate::scope::Scope;
+use crate::standing::Standing;
 use crate::statfs::{HostSpace, StatfsView};
 use crate::store::Store;
 use crate::subject::{Owner, Subject};
@@ -39,8 +40,10 @@ mod accounts;
 mod admin;
 mod commit;
 mod records;
+mod service;
 mod setup;
 
+pub use service::Watch;
 pub use setup::Setup;
 
 /// What an engine needs besides its store.
@@ -81,6 +84,10 @@ struct Inner {
     admin: Mutex<Epoch>,
     /// Last in the lock order; held for arithmetic, and to read an account that is not in memory.
     ledger: Mutex<Ledger>,
+    /// A leaf; changed with `admin` held.
+    standing: Mutex<Standing>,
+    /// Whether this engine keeps the journal that the store names.
+    in_service: AtomicBool,
     violations: AtomicU64,
     /// The last account that was asked for could not be read.
     unreadable: AtomicBool,
@@ -106,6 +113,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let (info, epoch) = records::info(&*store)?.ok_or(EngineError::NoRecord)?;
         records::require(&*store, Subject::Ve)?;
+        let standing = records::standing(&*store)?;
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -113,6 +121,8 @@ impl Engine {
                 journal,
                 admin: Mutex::new(epoch),
                 ledger: Mutex::new(Ledger::new(info)),
+                standing: Mutex::new(standing),
+                in_service: AtomicBool::new(false),
                 violations: AtomicU64::new(0),
                 unreadable: AtomicBool::new(false),
             }),
@@ -150,7 +160,7 @@ impl Engine {
     ) -> Result<Reservation, Denied> {
         let charges = Charges::of(wants);
         let denied = match self.promise(touched, &charges, Levels::Both) {
-            Ok(()) => return Ok(Reservation::new(self.clone(), charges)),
+            Ok(()) => return Ok(Reservation::new(self.clone(), charges, touched)),
             Err(denied) => denied,
         };
         let unreadable = denied.reason == DenyReason::AccountUnavailable;
@@ -158,12 +168,12 @@ impl Engine {
             return Err(denied);
         }
         self.promise(touched, &charges, Levels::First)?;
-        Ok(Reservation::new(self.clone(), charges))
+        Ok(Reservation::new(self.clone(), charges, touched))
     }
 
     /// Takes in changes that happened already: freed space, space that was allocated late. Cannot be refused.
     pub fn record(&self, changes: &[Change]) {
-        self.apply(&Charges::default(), changes);
+        self.apply(&Charges::default(), changes, Ended::default());
     }
 
     /// How much more this owner could take now; without its second level for a caller that passes that.
@@ -210,8 +220,13 @@ impl Engine {
         self.inner.violations.load(Ordering::Relaxed)
     }
 
+    /// Says that a new inode may appear under this name, where there is none now.
+    pub(crate) fn intend(&self, parent: &InodeId, name: &[u8]) -> Option<IntentSlot> {
+        self.inner.journal.intend(parent, name)
+    }
+
     /// Gives a promise back and takes changes in.
-    pub(crate) fn apply(&self, back: &Charges, changes: &[Change]) {
+    pub(crate) fn apply(&self, back: &Charges, changes: &[Change], ended: Ended) {
         let moves = Moves::of(back, changes);
         let now = self.now();
         let mut news = News::default();
@@ -224,6 +239,7 @@ impl Engine {
             let _ = self.load(&mut ledger, subject, now, &mut news);
         }
         ledger.apply(&moves, now, &mut news);
+        self.inner.journal.end(&ended.touched, ended.intent);
         drop(ledger);
         self.tell(&news);
     }

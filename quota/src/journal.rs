@@ -1,18 +1,27 @@
-//! The seam to what remembers, outside this process, the inodes that were touched since the last commit.
+//! What remembers, outside this process, the inodes that were touched since the last commit.
 //!
 //! The stored totals are those of the last commit. After the process died, the inodes that the journal names are
-//! looked at again, and the totals corrected by the difference.
+//! looked at again, and the totals corrected by the difference ([`crate::recovery`]).
 //!
 //! Rules for an implementation:
-//! 1. Every method but [`Journal::committed`] is called with the ledger locked, so in one order; it must not block and
-//!    must not call the engine.
-//! 2. What was begun and is not settled when [`Journal::rotate`] is called belongs to the new epoch as well.
+//! 1. [`Journal::settle`] and [`Journal::rotate`] are called with the ledger locked, so in one order with what the totals
+//!    hold; no method may block for long or call the engine.
+//! 2. What was begun and has not ended when [`Journal::rotate`] is called belongs to the new epoch as well.
 //! 3. Nothing is forgotten before [`Journal::committed`]: a commit that failed may be durable or not.
+//! 4. One that cannot remember any more says so ([`Journal::is_sound`]), and leaves word of it for the next process.
+
+mod file;
+mod format;
+mod image;
 
 use serde::{Deserialize, Serialize};
 
 use crate::inode::{Charged, InodeId};
 use crate::reservation::Change;
+use crate::subject::VeId;
+
+pub use file::FileJournal;
+pub use image::{Image, Unusable};
 
 /// The number of a commit; each attempt has one of its own, larger than all before it.
 #[derive(
@@ -39,19 +48,60 @@ impl Epoch {
     }
 }
 
+/// To what a journal belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The VE.
+    pub ve: VeId,
+    /// The boot of the host: what only memory held is lost with it.
+    pub boot: String,
+    /// A number of the journal's own, which the store names as long as the journal counts.
+    pub session: u64,
+}
+
+/// The place of a name that is about to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntentSlot(pub(crate) usize);
+
 /// Remembers touched inodes beyond the life of the process.
 pub trait Journal: Send + Sync {
-    /// A change was granted that may alter these inodes; with each, what the totals hold for it.
+    /// These inodes may change from now on; with each, what the totals hold for it.
     fn begin(&self, touched: &[(InodeId, Option<Charged>)]);
+
+    /// A new inode may appear under this name, where there is none now.
+    fn intend(&self, parent: &InodeId, name: &[u8]) -> Option<IntentSlot> {
+        let _ = (parent, name);
+        None
+    }
 
     /// The totals are about to take these changes in.
     fn settle(&self, changes: &[Change]);
+
+    /// What was begun for these inodes has ended; the name that was to be made is made, or never will be.
+    fn end(&self, touched: &[InodeId], intent: Option<IntentSlot>) {
+        let _ = (touched, intent);
+    }
+
+    /// A recount found that an inode occupies something else than the totals hold, and is about to replace them.
+    fn restate(&self, inode: &InodeId, charged: Option<Charged>) {
+        let _ = (inode, charged);
+    }
 
     /// The commit with this number holds everything up to now; what follows is not in it.
     fn rotate(&self, epoch: Epoch);
 
     /// The commit with this number is durable: what came before its [`Journal::rotate`] may be forgotten.
     fn committed(&self, epoch: Epoch);
+
+    /// Whether all that was said is remembered.
+    fn is_sound(&self) -> bool {
+        true
+    }
+
+    /// Whether a commit soon would keep it small.
+    fn wants_commit(&self) -> bool {
+        false
+    }
 }
 
 /// Remembers nothing: for tools that change no files, and for tests.
@@ -66,4 +116,8 @@ impl Journal for NoJournal {
     fn rotate(&self, _epoch: Epoch) {}
 
     fn committed(&self, _epoch: Epoch) {}
+
+    fn is_sound(&self) -> bool {
+        false
+    }
 }

@@ -7,9 +7,12 @@
 //! # Source
 //! Linux `fs/quota/dquot.c`: `dquot_claim_space_nodirty`, `dquot_free_reserved_space`.
 
+use smallvec::SmallVec;
+
 use crate::charges::{Charges, subjects};
 use crate::engine::Engine;
 use crate::inode::{Charged, InodeId};
+use crate::journal::IntentSlot;
 use crate::subject::{Gid, Owner, Uid};
 use crate::usage::Usage;
 
@@ -71,18 +74,46 @@ pub struct Change {
 pub struct Reservation {
     engine: Engine,
     held: Charges,
+    open: Ended,
+}
+
+/// What ends with an operation: inodes that it might change, and the name that it was to make.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    pub(crate) touched: SmallVec<[InodeId; 1]>,
+    pub(crate) intent: Option<IntentSlot>,
+}
+
+impl Ended {
+    fn is_empty(&self) -> bool {
+        self.touched.is_empty() && self.intent.is_none()
+    }
 }
 
 impl Reservation {
-    pub(crate) const fn new(engine: Engine, held: Charges) -> Self {
-        Self { engine, held }
+    pub(crate) fn new(
+        engine: Engine,
+        held: Charges,
+        touched: &[(InodeId, Option<Charged>)],
+    ) -> Self {
+        let touched = touched.iter().map(|(inode, _)| *inode).collect();
+        let open = Ended { touched, intent: None };
+        Self { engine, held, open }
+    }
+
+    /// Says that a new inode may appear under this name before the promise is settled. There must be none now.
+    pub fn intend(&mut self, parent: &InodeId, name: &[u8]) {
+        if self.open.intent.is_none() {
+            self.open.intent = self.engine.intend(parent, name);
+        }
     }
 
     /// Gives the promise back and takes the changes in. They may be larger than what was promised: what happened
     /// happened, and the next request is the one that is refused.
     pub fn settle(mut self, changes: &[Change]) {
         let held = std::mem::take(&mut self.held);
-        self.engine.apply(&held, changes);
+        let open = std::mem::take(&mut self.open);
+        self.engine.apply(&held, changes, open);
     }
 
     /// Takes the changes in and keeps only `keep` of the promise.
@@ -104,7 +135,8 @@ impl Reservation {
             back.add(subject, promised.saturating_sub(kept.get(subject)));
         }
         self.held = kept;
-        self.engine.apply(&back, changes);
+        let open = std::mem::take(&mut self.open);
+        self.engine.apply(&back, changes, open);
     }
 
     /// Makes one promise out of two of the same engine.
@@ -119,6 +151,7 @@ impl Reservation {
         for (subject, usage) in std::mem::take(&mut other.held).iter() {
             self.held.add(subject, usage);
         }
+        self.open.touched.extend(std::mem::take(&mut other.open.touched));
     }
 
     /// What the VE still promises.
@@ -135,9 +168,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.held.is_empty() {
+        if !self.held.is_empty() || !self.open.is_empty() {
             let held = std::mem::take(&mut self.held);
-            self.engine.apply(&held, &[]);
+            let open = std::mem::take(&mut self.open);
+            self.engine.apply(&held, &[], open);
         }
     }
 }

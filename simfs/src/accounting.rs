@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quota::{
-    Accounts, Bytes, Change, Charged, Engine, Gid, InodeId, Owner, Reservation, Usage, Want,
+    Accounts, Bytes, Change, Charged, Engine, Gid, InodeId, Owner, Reservation, Usage, Want, Watch,
 };
 
 use crate::error::FsResult;
@@ -77,9 +77,9 @@ impl Accounting {
         housekeeper: Arc<Housekeeper>,
     ) -> Self {
         Self {
+            late: late::Queue::new(nodes.clone(), engine.clone()),
             engine,
             growth,
-            late: late::Queue::new(nodes.clone()),
             nodes,
             callers,
             unlinked_open: AtomicUsize::new(0),
@@ -97,6 +97,17 @@ impl Accounting {
     /// The bounds for the backing file system.
     pub fn growth(&self) -> &Growth {
         &self.growth
+    }
+
+    /// Has the journal name an inode that an operation is about to change, as long as the result is kept. For what cannot be
+    /// refused; a promise says it by itself.
+    pub fn watch(&self, node: &Node, state: &State) -> Watch {
+        self.engine.watch(node.inode_id(), state.charged)
+    }
+
+    /// The same until [`State::release_watch`] finds that the inode cannot change by itself any more.
+    pub fn keep_watch(&self, node: &Node, state: &mut State) {
+        late::keep_watch(&self.engine, node, state);
     }
 
     /// The files that are to be looked at again.
@@ -129,7 +140,6 @@ impl Accounting {
 
     /// Promises data space for as much of a range as fits: all of it, or a part that ends at a block edge.
     ///
-    /// Returns the promise and how many bytes of the range it covers.
     ///
     /// # Errors
     /// [`Denied`] where not even the first block fits; what looking at the file fails with.
@@ -139,11 +149,20 @@ impl Accounting {
         node: &Node,
         state: &mut State,
         range: DataRange<'_>,
-    ) -> FsResult<(Reservation, u64)> {
-        let data = self.growth.data(range.offset, range.length);
-        match self.try_data(caller, node, state, range.length, data) {
-            Some(promise) => Ok((promise, range.length)),
-            None => self.reserve_scarce_data(caller, node, state, range),
+    ) -> FsResult<Grant> {
+        let allocated = state.charged.map_or(0, |charged| charged.usage.space.get());
+        let worst = self
+            .growth
+            .data(range.offset, range.length)
+            .saturating_add(self.growth.preallocation(allocated))
+            .saturating_add(self.growth.old_end(0, range.offset));
+        match self.try_data(caller, node, state, range.length, worst) {
+            Some(promise) => Ok(Grant { promise, length: range.length, is_exact: false }),
+            None => {
+                let (promise, length) = self.reserve_scarce_data(caller, node, state, range)?;
+                let is_exact = !self.growth.preallocation(allocated).is_zero();
+                Ok(Grant { promise, length, is_exact })
+            }
         }
     }
 
@@ -178,14 +197,16 @@ impl Accounting {
             let seen = stat_fd(range.file)?;
             self.record_final(node, state, &seen);
         }
-        let data = self.growth.data(range.offset, range.length);
+        let size = stat_fd(range.file)?.size;
+        let old_end = self.growth.old_end(size, range.offset);
+        let data = self.growth.data(range.offset, range.length).saturating_add(old_end);
         if let Some(promise) = self.try_data(caller, node, state, range.length, data) {
             return Ok((promise, range.length));
         }
         let touched = [(node.inode_id(), state.charged)];
         let owner = state.owner().unwrap_or(Owner::new(caller.uid, caller.gid));
         let exempt = || self.passes_second_level(caller);
-        let metadata = self.metadata_delta(state, range.length);
+        let metadata = self.metadata_delta(state, range.length).saturating_add(old_end);
         let want = |data: Bytes| [Want::new(owner, Usage::space(data.saturating_add(metadata)))];
         let holes = Holes::find(range.file, &self.growth, range.offset, range.length)?;
         let need = want(holes.total());
@@ -254,6 +275,9 @@ impl Accounting {
     /// Changes the totals, and the recount that is under way with them.
     fn apply(&self, changes: &[Change], change: impl FnOnce()) {
         self.housekeeper.wake();
+        if self.engine.wants_commit() {
+            self.housekeeper.hurry();
+        }
         match &*self.recount.read() {
             Some(recount) => recount.together(changes, change),
             None => change(),
@@ -400,6 +424,18 @@ impl Accounting {
             let _ = self.look_at(node, true, &mut |_| {});
         });
     }
+}
+
+/// Space that was promised for a range of a file.
+#[derive(Debug)]
+pub struct Grant {
+    /// The promise.
+    pub promise: Reservation,
+    /// How many bytes of the range it covers.
+    pub length: u64,
+    /// Whether there is no room for what the backing file system would take beyond the range: then the range is to be
+    /// allocated before it is written.
+    pub is_exact: bool,
 }
 
 /// A range of a file that is about to be written or allocated.

@@ -14,6 +14,7 @@ pub mod ioctl;
 pub mod namespace;
 pub mod policy;
 pub mod recount;
+pub mod resume;
 pub mod xattr;
 
 use std::ffi::OsStr;

@@ -25,6 +25,7 @@ pub struct Housekeeper {
 #[derive(Debug, Default)]
 struct State {
     stop: bool,
+    hurry: bool,
 }
 
 impl Housekeeper {
@@ -36,6 +37,14 @@ impl Housekeeper {
         // The lock orders this against a thread that is about to sleep.
         drop(self.state.lock());
         self.changed.notify_one();
+    }
+
+    /// The commit that is due must not wait any longer.
+    pub fn hurry(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.hurry, true) {
+            self.changed.notify_one();
+        }
     }
 
     /// Ends [`Self::run`] after the round that it is in.
@@ -67,9 +76,10 @@ impl Housekeeper {
             }
         }
         let gathered = Instant::now() + COMMIT_INTERVAL;
-        while !state.stop && Instant::now() < gathered {
+        while !state.stop && !state.hurry && Instant::now() < gathered {
             self.changed.wait_until(&mut state, gathered);
         }
+        state.hurry = false;
         state.stop
     }
 }

@@ -26,7 +26,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
-use quota::{Charged, InodeId, Owner, Reservation};
+use quota::{Charged, InodeId, Owner, Reservation, Watch};
 
 use crate::error::{FsError, FsResult};
 use crate::fs::policy::OpenState;
@@ -87,6 +87,8 @@ pub struct State {
     pub unsettled: u64,
     /// Whether the node is in the queue of late looks.
     pub queued: bool,
+    /// Has the journal name the inode as long as its usage may change without a request that says so.
+    pub watch: Option<Watch>,
 }
 
 /// One inode.
@@ -130,6 +132,7 @@ impl Node {
                 promised: None,
                 unsettled: 0,
                 queued: false,
+                watch: None,
             }),
         }
     }
@@ -219,6 +222,14 @@ impl State {
     /// Who is charged, if the inode is still there.
     pub fn owner(&self) -> Option<Owner> {
         self.charged.map(|charged| charged.owner)
+    }
+
+    /// Lets the journal forget the inode, unless its usage may still change by itself.
+    pub fn release_watch(&mut self) {
+        let is_mapped = self.open.as_ref().is_some_and(|open| open.mappers > 0);
+        if !self.queued && !is_mapped && !matches!(self.presence, Presence::Unlinked) {
+            self.watch = None;
+        }
     }
 
     /// Whether the last name is gone.

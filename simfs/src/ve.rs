@@ -7,6 +7,7 @@
 //! Stop order: the mount goes first (no request can come any more), then the service for quota tools, then the control
 //! socket, then the housekeeper; then late changes are settled, and the last commit ends it.
 
+mod recovery;
 mod service;
 
 use std::fs;
@@ -266,11 +267,14 @@ fn serve(
     proc_fd::prepare().map_err(StartError::step("/proc"))?;
     confine::enter(kept, &run.join("root"))
         .map_err(StartError::step("the daemon cannot confine itself"))?;
-    let engine = open_engine(config, &area)?;
+    let journal = recovery::Service::prepare(run, config.ve, area.has_handles());
+    let engine = open_engine(config, &area, &journal)?;
+    let recovered = begin_service(config, &engine, &area, &journal)?;
     count_if_new(&engine, &area)?;
     let housekeeper = Arc::new(Housekeeper::default());
     let privileges = Arc::new(Privileges::new().map_err(StartError::step("/proc"))?);
     let fs = Arc::new(assemble(config, &engine, &area, &housekeeper, &privileges)?);
+    fs.resume(&recovered.touched);
     let link = Arc::new(link);
     let number = link.mount().map_err(StartError::step(format!("cannot mount at {}", config.mountpoint.display())))?;
     let negotiation = Negotiation { passthrough: config.options.passthrough };
@@ -281,6 +285,9 @@ fn serve(
     let server = Server::start(&config.run_dir, service.clone())
         .map_err(StartError::step("cannot listen on the control socket"))?;
     let cleaner = start_housekeeper(&fs, &housekeeper, connection.kernel_cache(), &service)?;
+    if recovered.is_unknown {
+        service.start_recovery().map_err(StartError::step("cannot start a thread"))?;
+    }
     stop_on_signal(link).map_err(StartError::step("cannot wait for signals"))?;
     tracing::info!(ve = %config.ve, mountpoint = %config.mountpoint.display(), "mounted");
     if let Some(mut reports) = reports.take() {
@@ -290,7 +297,7 @@ fn serve(
     drop(quotactl);
     housekeeper.stop();
     let _ = cleaner.join();
-    let ended = finish(config, &fs, &engine);
+    let ended = finish(config, &fs, &engine, &journal);
     service.mount_is_gone(&ended);
     drop(server);
     served.map_err(StartError::step("the connection to the kernel broke"))?;
@@ -298,19 +305,29 @@ fn serve(
 }
 
 /// Settles and commits what is left when nobody can ask any more.
-fn finish(config: &Config, fs: &Fs, engine: &Engine) -> Result<(), StartError> {
+fn finish(
+    config: &Config,
+    fs: &Fs,
+    engine: &Engine,
+    journal: &recovery::Service,
+) -> Result<(), StartError> {
     fs.accounting().finish_late();
     fs.close_all();
     let reserved = engine.reserved();
     if !reserved.is_zero() {
         tracing::error!(ve = %config.ve, ?reserved, "promises are left behind");
     }
-    engine.commit()?;
+    engine.end_service()?;
+    journal.end();
     tracing::info!(ve = %config.ve, "unmounted, totals committed");
     Ok(())
 }
 
-fn open_engine(config: &Config, area: &PrivateArea) -> Result<Engine, StartError> {
+fn open_engine(
+    config: &Config,
+    area: &PrivateArea,
+    journal: &recovery::Service,
+) -> Result<Engine, StartError> {
     let environment = Environment {
         clock: Arc::new(quota::SystemClock),
         events: Arc::new(EventLog::new(config.ve)),
@@ -319,12 +336,25 @@ fn open_engine(config: &Config, area: &PrivateArea) -> Result<Engine, StartError
         return service::without_limits(config, area, environment);
     }
     let store = SledStore::open(&config.state_dir, config.ve).map_err(EngineError::from)?;
-    let engine = Engine::open(Arc::new(store), environment)?;
+    let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
     let recorded = engine.info().private;
     if recorded != config.private {
         return Err(StartError::OtherPrivate { recorded, given: config.private.clone() });
     }
     Ok(engine)
+}
+
+/// Without a record there is nothing to lose.
+fn begin_service(
+    config: &Config,
+    engine: &Engine,
+    area: &PrivateArea,
+    journal: &recovery::Service,
+) -> Result<recovery::Recovered, StartError> {
+    if !config.quota {
+        return Ok(recovery::Recovered::default());
+    }
+    Ok(journal.begin(engine, area)?)
 }
 
 /// A record that was made before its private area holds nothing, not even the root directory: then count what is there now.

@@ -36,7 +36,7 @@ pub(crate) fn describe(path: &Path) -> String {
     let content = if kind.is_symlink() {
         format!("-> {:?}", fs::read_link(path).expect("readlink"))
     } else if kind.is_file() {
-        format!("{} bytes, sum {:016x}", data.len(), sum(path))
+        format!("{} bytes, sum {}", data.len(), sum(path))
     } else if kind.is_block_device() || kind.is_char_device() {
         format!("device {:x}", data.rdev())
     } else {
@@ -52,12 +52,17 @@ pub(crate) fn describe(path: &Path) -> String {
     )
 }
 
-/// FNV-1a over the content.
-fn sum(path: &Path) -> u64 {
-    let bytes = fs::read(path).expect("read");
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+/// FNV-1a over the content, or why it cannot be read.
+fn sum(path: &Path) -> String {
+    match fs::read(path) {
+        Err(error) => error.kind().to_string(),
+        Ok(bytes) => {
+            let sum = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+                (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            format!("{sum:016x}")
+        }
+    }
 }
 
 /// Names and values of extended attributes, sorted.

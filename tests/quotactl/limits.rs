@@ -1,7 +1,6 @@
 //! Limits that the tools set hold, and what the host sets is seen by the tools at once.
 
 use super::{answers, debian};
-use crate::harness::Ve;
 use crate::harness::command::eventually;
 use crate::harness::container::Guest;
 
@@ -47,7 +46,13 @@ fn a_user_meets_the_limits_and_others_write_on() {
     };
     assert_eq!(code("hard"), 1);
     says("hard", "Disk quota exceeded");
-    says("shown", "200*");
+    // The last block is kept for what describes the file, as long as its data is not written out.
+    assert!(
+        ["196", "200*"]
+            .iter()
+            .any(|used| answers["shown"].text.contains(used)),
+        "{answers:#?}"
+    );
     assert_eq!((code("others"), code("soft")), (0, 0), "{answers:#?}");
     assert_eq!(code("late"), 1);
     says("late", "Disk quota exceeded");
@@ -98,16 +103,14 @@ fn a_hundred_thousand_ids_are_reported() {
     let Some(ve) = debian("crun", "rw") else {
         return;
     };
-    ve.umount().ok();
-    let many = ve.private().join("srv/many");
+    // Below the mount: what the store must write at once stays small.
+    let many = ve.path("srv/many");
     std::fs::create_dir(&many).unwrap();
     for id in 10_000..10_000 + IDS {
         let path = many.join(id.to_string());
         std::fs::File::create(&path).unwrap();
         std::os::unix::fs::chown(path, Some(id), Some(id)).unwrap();
     }
-    ve.simfs(["check", Ve::ID, "--repair"]).expect(1);
-    ve.mount().ok();
     let rows = [
         ("users", "repquota -n -u /"),
         ("groups", "repquota -n -g / | grep -c '^#[0-9]'"),

@@ -24,7 +24,7 @@ use crate::paths::Paths;
 pub mod limits;
 
 /// The controllers that limits are written to.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "devices"];
 /// The group of the VE's processes.
 const MEMBERS: &str = "ve";
 /// The group of the VE's daemon.
@@ -110,6 +110,30 @@ impl ResourceGroups {
         let all = self.first.values();
         all.map(|mount| mount.join(&self.name).join(MEMBERS))
             .collect()
+    }
+
+    /// Whether devices are limited by a controller of the first generation.
+    pub fn has_device_lists(&self) -> bool {
+        self.is_first("devices")
+    }
+
+    /// Refuses all devices but these, each as `c 1:3 rwm`. Only with [`ResourceGroups::has_device_lists`].
+    ///
+    /// # Errors
+    /// Those of writing the lists.
+    pub fn allow_devices(&self, lines: &[String]) -> io::Result<()> {
+        let Some(mount) = self.first.get("devices") else {
+            return Ok(());
+        };
+        let group = mount.join(&self.name);
+        // The list can be emptied only while nothing stands below it.
+        remove_tree(&group);
+        fs::create_dir(&group)?;
+        fs::write(group.join("devices.deny"), "a")?;
+        for line in lines {
+            fs::write(group.join("devices.allow"), line)?;
+        }
+        fs::create_dir(group.join(MEMBERS))
     }
 
     /// Makes the groups. What exists stays.

@@ -101,6 +101,13 @@ pub struct Runtime {
     groups: ResourceGroups,
 }
 
+/// Whose resources the runtime's process uses, and those that it starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Host,
+    Ve,
+}
+
 #[derive(Deserialize)]
 struct StateJson {
     status: String,
@@ -142,6 +149,11 @@ impl Runtime {
         &self.groups
     }
 
+    /// Whether the runtime is shown the second generation of cgroups only, although the host has both.
+    pub fn is_kept_from_first_generation(&self) -> bool {
+        self.kind == Kind::Crun && self.groups.layout() == Layout::Hybrid
+    }
+
     /// Starts the container of a bundle in the background; its output goes to the console file.
     ///
     /// # Errors
@@ -151,7 +163,7 @@ impl Runtime {
         let output = fs::File::create(console).map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let status = self
-            .command()
+            .command(Place::Ve)
             .args(["run", "--detach", "--bundle"])
             .arg(bundle)
             .arg(&self.id)
@@ -173,9 +185,8 @@ impl Runtime {
         if !self.root.join(&self.id).exists() {
             return (ContainerState::Absent, None);
         }
-        let output = Command::new(self.kind.name())
-            .arg("--root")
-            .arg(&self.root)
+        let output = self
+            .command(Place::Host)
             .args(["state", &self.id])
             .stdin(Stdio::null())
             .output();
@@ -212,7 +223,7 @@ impl Runtime {
 
     /// The command that runs a program in the container and becomes it; the program's words follow.
     pub fn exec(&self, environment: &[String], is_terminal: bool) -> Command {
-        let mut command = self.command();
+        let mut command = self.command(Place::Ve);
         command.arg("exec");
         if is_terminal {
             command.arg("--tty");
@@ -226,7 +237,7 @@ impl Runtime {
 
     fn finish(&self, verb: &'static str, args: &[&str]) -> Result<(), RuntimeError> {
         let output = self
-            .command()
+            .command(Place::Host)
             .args(args)
             .stdin(Stdio::null())
             .output()
@@ -239,16 +250,17 @@ impl Runtime {
     }
 
     /// The runtime's command line so far, see [`WRAPPER`].
-    fn command(&self) -> Command {
-        let is_hidden = self.kind == Kind::Crun && self.groups.layout() == Layout::Hybrid;
-        if !is_hidden {
+    fn command(&self, place: Place) -> Command {
+        if !self.is_kept_from_first_generation() {
             let mut command = Command::new(self.kind.name());
             command.arg("--root").arg(&self.root);
             return command;
         }
-        let groups: Vec<String> = self
-            .groups
-            .first_generation_members()
+        let members = match place {
+            Place::Ve => self.groups.first_generation_members(),
+            Place::Host => Vec::new(),
+        };
+        let groups: Vec<String> = members
             .iter()
             .map(|dir| dir.display().to_string())
             .collect();

@@ -18,6 +18,8 @@ mod first_level;
 mod host;
 #[path = "cli/mounted.rs"]
 mod mounted;
+#[path = "cli/quota_file.rs"]
+mod quota_file;
 #[path = "cli/second_level.rs"]
 mod second_level;
 #[path = "cli/store.rs"]

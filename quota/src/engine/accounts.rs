@@ -53,6 +53,7 @@ impl Engine {
         let _unchanged = self.inner.admin.lock();
         self.settle_debts()?;
         let start = kind.subject(from);
+        let first = shown_from(&self.inner.ledger.lock(), kind, start).next();
         let mut found = None;
         let key = key::account(start);
         records::scan(
@@ -60,6 +61,10 @@ impl Engine {
             key::prefix(kind),
             key,
             &mut |subject, record| {
+                // Beyond it nothing is looked for: with most accounts in memory a walk over all would be quadratic.
+                if first.is_some_and(|first| subject >= first.subject) {
+                    return false;
+                }
                 let ledger = self.inner.ledger.lock();
                 if ledger.get(subject).is_none() && is_worth_storing(&record) {
                     found = Some(*Dquot::new(subject, &record).account());
@@ -67,8 +72,6 @@ impl Engine {
                 found.is_none()
             },
         )?;
-        let ledger = self.inner.ledger.lock();
-        let first = shown_from(&ledger, kind, start).next();
         Ok([first, found]
             .into_iter()
             .flatten()

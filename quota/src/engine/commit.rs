@@ -12,6 +12,7 @@ use crate::journal::Epoch;
 use crate::ledger::{Edit, Item, Snapshot};
 use crate::store::record::{self, key};
 use crate::store::{Batch, LimitsCopy};
+use crate::standing::Standing;
 use crate::subject::Subject;
 
 use super::{Engine, records};
@@ -58,7 +59,8 @@ impl Engine {
             self.inner.journal.rotate(epoch);
             ledger.snapshot(edit, now)
         };
-        let written = batch(&snapshot, epoch)
+        let standing = self.next_standing(edit, epoch);
+        let written = batch(&snapshot, epoch, standing)
             .and_then(|batch| self.inner.store.commit(&batch).map_err(EngineError::from));
         let mut ledger = self.inner.ledger.lock();
         if let Err(error) = written {
@@ -68,6 +70,7 @@ impl Engine {
         let news = ledger.confirm(&snapshot, edit, now);
         ledger.shrink_to(ACCOUNTS_IN_MEMORY);
         drop(ledger);
+        *self.inner.standing.lock() = standing;
         self.inner.journal.committed(epoch);
         self.tell(&news);
         Ok(())
@@ -103,15 +106,31 @@ impl Engine {
     }
 }
 
-fn batch(snapshot: &Snapshot, epoch: Epoch) -> Result<Batch, EngineError> {
+fn batch(
+    snapshot: &Snapshot,
+    epoch: Epoch,
+    standing: Standing,
+) -> Result<Batch, EngineError> {
     let mut batch = Batch::new();
     let info_key = key::info();
     let info = record::encode(&info_key, &records::info_record(&snapshot.info, epoch)?);
     batch.put(info_key, info);
+    put_standing(&mut batch, standing);
     for item in &snapshot.items {
         put(&mut batch, item);
     }
     Ok(batch)
+}
+
+fn put_standing(batch: &mut Batch, standing: Standing) {
+    let key = key::standing();
+    match standing {
+        Standing::Final => batch.remove(key),
+        other => {
+            let value = record::encode(&key, &other);
+            batch.put(key, value);
+        }
+    }
 }
 
 fn put(batch: &mut Batch, item: &Item) {

@@ -11,6 +11,7 @@ use crate::journal::Epoch;
 use crate::ledger::Ledger;
 use crate::store::record::{self, AccountRecord, InfoRecord, key};
 use crate::store::{Store, StoreError};
+use crate::standing::Standing;
 use crate::subject::Subject;
 
 use super::Engine;
@@ -31,6 +32,15 @@ pub(super) fn info(store: &dyn Store) -> Result<Option<(VeInfo, Epoch)>, StoreEr
         created: record.created,
     };
     Ok(Some((info, Epoch::new(record.epoch))))
+}
+
+/// Whether the stored totals are the last word.
+pub(super) fn standing(store: &dyn Store) -> Result<Standing, StoreError> {
+    let key = key::standing();
+    let Some(value) = store.get(&key)? else {
+        return Ok(Standing::Final);
+    };
+    record::decode(&key, &value).map_err(|error| error.at(&key))
 }
 
 /// The stored form of the VE as a whole.

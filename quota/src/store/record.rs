@@ -22,6 +22,7 @@ mod bytes;
 mod info;
 pub mod key;
 mod schema;
+mod standing;
 
 pub use account::AccountRecord;
 pub use bytes::{Reader, Writer};

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::grace::Deadlines;
 use crate::limit::Limits;
+use crate::standing::Standing;
 use crate::subject::{Subject, VeId};
 
 use super::copy::AccountCopy;
@@ -141,6 +142,9 @@ impl Found {
         info.epoch = info.epoch.saturating_add(EPOCH_STEP);
         let key = key::info();
         batch.put(key.clone(), record::encode(&key, &info));
+        let key = key::standing();
+        let unknown = record::encode(&key, &Standing::Unknown { session: 0 });
+        batch.put(key, unknown);
         for (subject, account) in &self.accounts {
             let key = key::account(*subject);
             batch.put(key.clone(), record::encode(&key, account));
@@ -228,7 +232,7 @@ fn rescue(aside: &Path, ve: VeId, found: &mut Found, report: &mut Salvage) {
 }
 
 fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &mut Salvage) {
-    if key == key::schema() || key.starts_with(key::STAGED_PREFIX) {
+    if key == key::schema() || key == key::standing() || key.starts_with(key::STAGED_PREFIX) {
         return;
     }
     let subject = key::subject(key);

@@ -63,6 +63,30 @@ impl Growth {
         Bytes::new(end - self.floor(offset))
     }
 
+    /// Space behind the end of a file that the backing file system takes on its own account when the file grows, for a file
+    /// that occupies this much.
+    ///
+    /// # Source
+    /// Linux `fs/xfs/xfs_iomap.c`, `xfs_iomap_prealloc_size`: at least 64 KiB, at most twice the extent before.
+    pub fn preallocation(&self, allocated: u64) -> Bytes {
+        match self.backing {
+            Backing::Xfs => Bytes::new(allocated.saturating_mul(2).saturating_add(64 << 10)),
+            _ => Bytes::ZERO,
+        }
+    }
+
+    /// What the old end of a file of this size may take when the file grows beyond it: its partial last block may lie in a
+    /// hole, and content that is kept with the inode moves to a block of its own.
+    ///
+    /// # Source
+    /// Linux `fs/btrfs/inode.c`, `btrfs_cont_expand` and inline extents.
+    pub fn old_end(&self, size: u64, offset: u64) -> Bytes {
+        match self.backing {
+            Backing::Btrfs if offset > size || size <= self.block => self.blocks(2),
+            _ => Bytes::ZERO,
+        }
+    }
+
     /// Blocks that describe extents and appear only when the data is written out: for a file of this many allocated bytes
     /// of which `unsettled` were written since the allocation was last known.
     pub fn metadata(&self, allocated: u64, unsettled: u64) -> Bytes {

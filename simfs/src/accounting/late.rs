@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use quota::Engine;
 
 use crate::node::{Node, Nodes, State};
 
@@ -34,13 +35,14 @@ struct Entry {
 #[derive(Debug)]
 pub struct Queue {
     nodes: Arc<Nodes>,
+    engine: Engine,
     entries: Mutex<VecDeque<Entry>>,
 }
 
 impl Queue {
     /// An empty queue; a node that leaves it may leave the table.
-    pub fn new(nodes: Arc<Nodes>) -> Self {
-        Self { nodes, entries: Mutex::new(VecDeque::new()) }
+    pub fn new(nodes: Arc<Nodes>, engine: Engine) -> Self {
+        Self { nodes, engine, entries: Mutex::new(VecDeque::new()) }
     }
 
     /// Adds a file that was written; one that is queued already stays where it is.
@@ -49,6 +51,7 @@ impl Queue {
             return;
         }
         state.queued = true;
+        keep_watch(&self.engine, node, state);
         let due = Instant::now() + delay(0);
         let entry = Entry { node: node.clone(), due, stage: 0, unsettled: state.unsettled };
         self.entries.lock().push_back(entry);
@@ -122,9 +125,20 @@ impl Queue {
     }
 
     fn done(&self, node: &Node) -> Option<Entry> {
-        node.state().queued = false;
+        {
+            let mut state = node.state();
+            state.queued = false;
+            state.release_watch();
+        }
         self.nodes.tidy(node);
         None
+    }
+}
+
+/// Has the journal name the inode from now on.
+pub(super) fn keep_watch(engine: &Engine, node: &Node, state: &mut State) {
+    if state.watch.is_none() {
+        state.watch = Some(engine.watch(node.inode_id(), state.charged));
     }
 }
 

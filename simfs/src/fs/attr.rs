@@ -79,6 +79,7 @@ impl Fs {
             Some(pin) => pin.clone(),
             None => self.nodes.descriptor(&node)?,
         };
+        let _watch = self.accounting.watch(&node, &state);
         if let Some(size) = set.size {
             self.truncate(caller, &node, &mut state, &path, handle, size)?;
             self.take_setid(caller, &node, &path)?;
@@ -117,14 +118,20 @@ impl Fs {
             _ => Arc::new(file::reopen(path, libc::O_WRONLY)?),
         };
         let before = stat_fd(fd.as_fd())?;
+        let mut promise = None;
         if size > before.size {
             self.promise_new_holes(caller, node, state, size - before.size)?;
+            let old_end = self.accounting.growth().old_end(before.size, size);
+            promise = Some(self.promise_space(caller, node, state, old_end)?);
         }
         // A partial last block is zeroed, not allocated; what it takes in spite of that is recorded below.
         node.cut_dense(size.min(before.size));
         file::truncate(&fd, size)?;
         let seen = stat_fd(fd.as_fd())?;
-        self.accounting.record(node, state, &seen);
+        match promise {
+            Some(promise) => self.accounting.settle(node, state, promise, &seen),
+            None => self.accounting.record(node, state, &seen),
+        }
         self.accounting.late().push(node, state);
         Ok(())
     }
@@ -141,6 +148,19 @@ impl Fs {
         }
         node.note_mode(&stat_fd(fd)?);
         Ok(())
+    }
+
+    fn promise_space(
+        &self,
+        caller: Caller,
+        node: &Node,
+        state: &State,
+        space: quota::Bytes,
+    ) -> FsResult<quota::Reservation> {
+        let owner = state.owner().ok_or(FsError::UnknownNode(node.id()))?;
+        let want = [Want::new(owner, Usage::space(space))];
+        let touched = [(node.inode_id(), state.charged)];
+        self.accounting.reserve(caller, &touched, &want, || Ok(want.iter().copied().collect()))
     }
 
     fn change_owner(

@@ -174,6 +174,7 @@ impl Fs {
             open.mappers = open.mappers.saturating_add(1);
             node.pass_cache();
             open.promise(holes);
+            self.accounting.keep_watch(node, state);
         }
         let keep_cache = decision.mode == IoMode::Cached && node.enter_cache();
         Ok(opened_as(decision, token, keep_cache))
@@ -194,6 +195,7 @@ impl Fs {
                 state.open = None;
             }
         }
+        state.release_watch();
     }
 
     fn promise_holes(
@@ -212,6 +214,7 @@ impl Fs {
     }
 
     fn truncate_open(&self, node: &Arc<Node>, state: &mut State, fd: &OwnedFd) -> FsResult<()> {
+        let _watch = self.accounting.watch(node, state);
         node.cut_dense(0);
         file::truncate(fd, 0)?;
         let seen = stat_fd(fd.as_fd())?;
@@ -295,20 +298,32 @@ impl Fs {
         let mut state = node.state();
         let range =
             DataRange { file: fd, offset: request.offset, length, may_be_short: !request.from_cache };
-        let (promise, granted) =
-            self.accounting.reserve_data(caller, node, &mut state, range)?;
-        let granted = usize::try_from(granted).unwrap_or(usize::MAX).min(request.data.len());
+        let grant = self.accounting.reserve_data(caller, node, &mut state, range)?;
+        let granted = usize::try_from(grant.length).unwrap_or(usize::MAX).min(request.data.len());
         let data = request.data.get(..granted).unwrap_or(request.data);
         self.promise_gap(caller, node, &mut state, fd, request.offset)?;
-        let result = file::write_full(fd, data, request.offset);
+        let prepared = if grant.is_exact {
+            self.allocate_exactly(fd, request.offset, grant.length)
+        } else {
+            Ok(())
+        };
+        let result = prepared.and_then(|()| file::write_full(fd, data, request.offset));
         let seen = stat_fd(fd.as_fd())?;
         let written = result.as_ref().copied().unwrap_or(0);
         let written_bytes = u64::try_from(written).unwrap_or(0);
-        self.accounting.settle_data(node, &mut state, promise, &seen, written_bytes);
+        self.accounting.settle_data(node, &mut state, grant.promise, &seen, written_bytes);
         if request.offset <= node.dense_to() {
             node.extend_dense(request.offset + written_bytes);
         }
         Ok(result?)
+    }
+
+    /// Takes the blocks of a range and no more: writing into them preallocates nothing behind them.
+    fn allocate_exactly(&self, fd: &OwnedFd, offset: u64, length: u64) -> io::Result<()> {
+        let growth = self.accounting.growth();
+        let start = growth.floor(offset);
+        let end = growth.ceil(offset.saturating_add(length));
+        file::fallocate(fd, FallocateMode::KEEP_SIZE, start, end - start)
     }
 
     /// A write past the end leaves a hole behind it, which a passed-through mapping could fill unseen.
@@ -347,6 +362,7 @@ impl Fs {
         let mut state = node.state();
         if mode.punches() {
             self.promise_new_holes(caller, node, &mut state, length)?;
+            let _watch = self.accounting.watch(node, &state);
             node.cut_dense(offset);
             let result = file::fallocate(&fd, mode, offset, length);
             let seen = stat_fd(fd.as_fd())?;
@@ -355,7 +371,7 @@ impl Fs {
             return Ok(result?);
         }
         let range = DataRange { file: &fd, offset, length, may_be_short: false };
-        let (promise, _) = self.accounting.reserve_data(caller, node, &mut state, range)?;
+        let promise = self.accounting.reserve_data(caller, node, &mut state, range)?.promise;
         if mode.zeroes() {
             node.cut_dense(offset);
         }
@@ -388,13 +404,20 @@ impl Fs {
         }
         let mut state = node.state();
         let range = DataRange { file: &target_fd, offset: to.1, length, may_be_short: true };
-        let (promise, granted) = self.accounting.reserve_data(caller, node, &mut state, range)?;
+        let grant = self.accounting.reserve_data(caller, node, &mut state, range)?;
         node.cut_dense(to.1);
-        let result = file::copy_range(&source_fd, from.1, &target_fd, to.1, granted);
+        let prepared = if grant.is_exact {
+            self.allocate_exactly(&target_fd, to.1, grant.length)
+        } else {
+            Ok(())
+        };
+        let result = prepared.and_then(|()| {
+            file::copy_range(&source_fd, from.1, &target_fd, to.1, grant.length)
+        });
         let seen = stat_fd(target_fd.as_fd())?;
         let copied = result.as_ref().copied().unwrap_or(0);
         let bytes = u64::try_from(copied).unwrap_or(0);
-        self.accounting.settle_data(node, &mut state, promise, &seen, bytes);
+        self.accounting.settle_data(node, &mut state, grant.promise, &seen, bytes);
         Ok(result?)
     }
 
@@ -451,6 +474,10 @@ impl Fs {
                 self.accounting.record(&node, &mut state, &seen);
             }
             drop(fd);
+            if open.maps_backing {
+                // What was stored through the mapping may still be allocated.
+                self.accounting.late().push(&node, &mut state);
+            }
             self.dismiss(&mut state, open.access, open.maps_backing);
             self.finish_unlinked(&node, &mut state);
         }
@@ -469,6 +496,7 @@ impl Fs {
             state.presence = Presence::Gone(Box::new(Stat { nlink: 0, ..last }));
         }
         self.accounting.record_gone(node, state);
+        state.release_watch();
         self.accounting.note_unlinked_open(false);
     }
 }

@@ -80,6 +80,7 @@ impl Fs {
     ) -> FsResult<Vec<u8>> {
         let node = self.nodes.get(id)?;
         let mut state = node.state();
+        let _watch = self.accounting.watch(&node, &state);
         set(fd)?;
         let seen = stat_fd(fd.as_fd())?;
         self.accounting.record(&node, &mut state, &seen);

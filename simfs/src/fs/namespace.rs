@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use quota::{Bytes, Change, Owner, Reservation, Usage, Want};
+use quota::{Bytes, Change, Owner, Reservation, Usage, Want, Watch};
 
 use super::{Entry, Fs};
 use crate::accounting::{Caller, Wants, change, charged_as};
@@ -172,6 +172,10 @@ impl Fs {
         let victim = self.nodes.intern(found);
         {
             let mut locked = Locked::new([Some(&parent), Some(&victim)]);
+            let _watched = [
+                self.accounting.watch(&parent, locked.of(&parent)),
+                self.accounting.watch(&victim, locked.of(&victim)),
+            ];
             let last = directory || stat.nlink <= 1;
             let pin = last.then(|| self.pin_if_open(&victim, locked.of(&victim))).transpose()?;
             file::unlink_at(&dir, place.name, directory)?;
@@ -201,16 +205,26 @@ impl Fs {
         let new_dir = self.nodes.descriptor(&new_parent)?;
         let source = stat_at(old_dir.as_fd(), from.name)?;
         let victim = self.victim_of_rename(&new_dir, to.name, &source, flags)?;
+        let _source = self.watch_source(&old_dir, from.name, flags)?;
         {
             let victim_node = victim.as_ref().map(|(node, _)| &**node);
             let mut locked =
                 Locked::new([Some(&*old_parent), Some(&*new_parent), victim_node]);
+            let _watched: smallvec::SmallVec<[_; 3]> =
+                [Some(&*old_parent), Some(&*new_parent), victim_node]
+                    .into_iter()
+                    .flatten()
+                    .map(|node| self.accounting.watch(node, locked.of(node)))
+                    .collect();
             let pin = match &victim {
                 Some((node, _)) => self.pin_if_open(node, locked.of(node))?,
                 None => None,
             };
-            let promise =
+            let mut promise =
                 self.promise_rename(caller, (&new_parent, &new_dir), to.name, &mut locked, flags)?;
+            if flags.contains(RenameFlags::WHITEOUT) {
+                promise.intend(&old_parent.inode_id(), from.name.as_bytes());
+            }
             let identity = Self::identity(caller, 0)?;
             let renamed = file::rename_at(&old_dir, from.name, &new_dir, to.name, flags);
             drop(identity);
@@ -232,6 +246,22 @@ impl Fs {
             self.nodes.tidy(&node);
         }
         Ok(())
+    }
+
+    /// Where a rename leaves a new inode under the old name, the journal must know the one that is there before.
+    fn watch_source(
+        &self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        flags: RenameFlags,
+    ) -> io::Result<Option<Watch>> {
+        if !flags.contains(RenameFlags::WHITEOUT) {
+            return Ok(None);
+        }
+        let node = self.nodes.intern(self.find(dir.as_fd(), name)?);
+        let watch = self.accounting.watch(&node, &node.state());
+        self.nodes.tidy(&node);
+        Ok(Some(watch))
     }
 
     /// The inode whose last name a rename removes.
@@ -311,7 +341,11 @@ impl Fs {
         let parent = self.nodes.get(place.parent)?;
         let dir = self.nodes.descriptor(&parent)?;
         let mut state = parent.state();
-        let promise = self.promise_name(caller, &parent, &state, &dir, place.name, Some(new))?;
+        let mut promise =
+            self.promise_name(caller, &parent, &state, &dir, place.name, Some(new))?;
+        if !file::exists_at(&dir, place.name) {
+            promise.intend(&parent.inode_id(), place.name.as_bytes());
+        }
         let identity = Self::identity(caller, umask)?;
         let made = make(&dir);
         drop(identity);
@@ -431,6 +465,7 @@ impl Fs {
         if state.open.is_some() {
             state.presence = Presence::Unlinked;
             state.pin = pin;
+            self.accounting.keep_watch(node, state);
             self.accounting.note_unlinked_open(true);
         } else {
             state.presence = Presence::Gone(Box::new(Stat { nlink: 0, ..*stat }));

@@ -100,7 +100,12 @@ impl Fs {
             },
         };
         let seen = stat_fd(fd.as_fd())?;
-        if recount.repairs() {
+        if state.queued {
+            // Written lately: what changed by itself since is settled, as the late look would.
+            self.accounting.record(node, &mut state, &seen);
+        }
+        if recount.repairs() && state.charged != Some(charged_as(&seen)) {
+            self.accounting.engine().restate(node.inode_id(), charged_as(&seen));
             state.charged = Some(charged_as(&seen));
         }
         recount.visit(seen.ino, state.charged, charged_as(&seen));

@@ -80,6 +80,7 @@ impl Fs {
     pub fn removexattr(&self, id: NodeId, name: &OsStr) -> FsResult<()> {
         let (node, fd) = self.node_and_fd(id)?;
         let mut state = node.state();
+        let _watch = self.accounting.watch(&node, &state);
         let result = xattr::remove(fd.as_fd(), name);
         let seen = stat_fd(fd.as_fd())?;
         self.accounting.record(&node, &mut state, &seen);

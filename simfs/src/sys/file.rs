@@ -79,6 +79,9 @@ fn position(offset: u64, done: usize) -> io::Result<u64> {
 pub struct FallocateMode(FallocateFlags);
 
 impl FallocateMode {
+    /// Allocates without changing the size.
+    pub const KEEP_SIZE: Self = Self(FallocateFlags::KEEP_SIZE);
+
     /// The mode of a request; unknown bits are kept, for the kernel to judge.
     pub fn from_raw(mode: i32) -> Self {
         Self(FallocateFlags::from_bits_retain(mode.cast_unsigned()))

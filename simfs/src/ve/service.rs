@@ -1,7 +1,10 @@
 //! What the control socket answers for a running VE, and the log of quota events.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use quota::store::memory::MemoryStore;
@@ -19,6 +22,9 @@ use crate::fs::Fs;
 use crate::keeper::Link;
 use crate::private::PrivateArea;
 use crate::sys::task::DeviceNumber;
+
+/// After how many inodes a recovery pauses is the walk's choice; this is for how long: the guest comes first.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(4);
 
 /// Answers the requests of the host's administrators.
 #[derive(Debug)]
@@ -42,6 +48,7 @@ pub(super) struct VeService {
 #[derive(Debug, Default)]
 struct Now {
     checking: Option<Progress>,
+    recovering: Option<Progress>,
     stopping: bool,
     /// Set once the mount is gone: how the last commit went.
     ended: Option<Result<(), String>>,
@@ -94,12 +101,16 @@ impl VeService {
         let now = self.progress.lock();
         let state = match &*now {
             Now { stopping: true, .. } => VeState::Stopping,
+            Now { recovering: Some(_), .. } => VeState::Recovering,
             Now { checking: Some(_), .. } => VeState::Checking,
             _ => VeState::Mounted,
         };
         let (files, dirs) = self.fs.open_counts();
         let mut degraded = self.fs.degraded();
         degraded.extend(now.commit_error.iter().map(|error| format!("totals not committed: {error}")));
+        if self.quota && !self.engine.journal_is_sound() {
+            degraded.push("no journal can be written: after a crash the VE will be recounted".into());
+        }
         Reply::Status(Box::new(VeStatus {
             ve: self.ve,
             state,
@@ -111,7 +122,7 @@ impl VeService {
             quota: self.quota,
             device: self.device,
             account: if self.quota { account } else { Account { limits: Limits::UNLIMITED, ..account } },
-            progress: now.checking,
+            progress: now.recovering.or(now.checking),
             nodes: count(self.fs.nodes().len()),
             handles: count(files.saturating_add(dirs)),
             degraded,
@@ -149,6 +160,48 @@ impl VeService {
 
     /// Recounts while the guest works, and compares; with `repair` the totals are replaced by what was counted.
     fn check(&self, repair: bool, progress: &mut dyn FnMut(Progress)) -> Reply {
+        let reply = self.count(repair, &mut |now| {
+            self.progress.lock().checking = Some(now);
+            progress(now);
+        });
+        self.progress.lock().checking = None;
+        reply
+    }
+
+    /// Counts the totals anew while the guest works, slowly.
+    pub(super) fn start_recovery(self: &Arc<Self>) -> io::Result<()> {
+        let service = self.clone();
+        let start = Progress { done: Inodes::ZERO, total_estimate: Inodes::ZERO };
+        self.progress.lock().recovering = Some(start);
+        let work = move || service.recover();
+        thread::Builder::new().name("recovery".into()).stack_size(256 * 1024).spawn(work)?;
+        Ok(())
+    }
+
+    fn recover(&self) {
+        let counted = self.count(true, &mut |now| {
+            self.progress.lock().recovering = Some(now);
+            thread::sleep(RECOVERY_PAUSE);
+        });
+        let known = match counted {
+            Reply::Checked(report) => self
+                .engine
+                .totals_are_known()
+                .map(|()| report.inodes_seen)
+                .map_err(|error| error.to_string()),
+            Reply::Error(error) => Err(error.to_string()),
+            _ => Err("no answer".to_owned()),
+        };
+        match known {
+            Ok(inodes) => tracing::info!(ve = %self.ve, %inodes, "totals counted anew"),
+            Err(error) => {
+                tracing::error!(ve = %self.ve, error, "totals not counted anew: 'simfs check --repair' mends them");
+            }
+        }
+        self.progress.lock().recovering = None;
+    }
+
+    fn count(&self, repair: bool, progress: &mut dyn FnMut(Progress)) -> Reply {
         let estimate = match self.engine.account(Subject::Ve) {
             Ok(account) => account.usage.inodes,
             Err(error) => return failed(ErrorKind::Store, error.to_string()),
@@ -158,15 +211,12 @@ impl VeService {
             return failed(ErrorKind::Busy, "a recount is under way already; wait for it".into());
         };
         let walked = self.fs.recount(&recount, &mut |seen| {
-            let now = Progress { done: Inodes::new(seen), total_estimate: estimate };
-            self.progress.lock().checking = Some(now);
-            progress(now);
+            progress(Progress { done: Inodes::new(seen), total_estimate: estimate });
         });
         let outcome = walked.map_err(|error| error.to_string()).and_then(|()| {
             recount.finish(|counted| self.compare(counted, repair).map_err(|error| error.to_string()))
         });
         accounting.end_recount();
-        self.progress.lock().checking = None;
         match outcome {
             Ok(report) => Reply::Checked(report),
             Err(error) => failed(ErrorKind::System, format!("the recount failed: {error}")),

@@ -3,7 +3,7 @@
 //! "i"            the info record            "s"  the schema record
 //! "v"            the VE's account           "t"  parts of a commit under way, see `staged`
 //! "u" id be32    a user's account
-//! "g" id be32    a group's account
+//! "g" id be32    a group's account          "n"  whether the totals are the last word
 //! ```
 
 use crate::subject::{QuotaType, Subject};
@@ -14,6 +14,7 @@ const VE: u8 = b'v';
 const USER: u8 = b'u';
 const GROUP: u8 = b'g';
 const STAGED: u8 = b't';
+const STANDING: u8 = b'n';
 
 /// The key of the info record.
 pub fn info() -> Vec<u8> {
@@ -23,6 +24,11 @@ pub fn info() -> Vec<u8> {
 /// The key of the schema record.
 pub fn schema() -> Vec<u8> {
     vec![SCHEMA]
+}
+
+/// The key of the record that says whether the totals are the last word.
+pub fn standing() -> Vec<u8> {
+    vec![STANDING]
 }
 
 /// The key of an account.
@@ -92,6 +98,7 @@ mod tests {
         for key in [
             info(),
             schema(),
+            standing(),
             staged(1),
             vec![],
             vec![USER, 0, 0, 0],

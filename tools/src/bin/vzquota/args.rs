@@ -58,6 +58,10 @@ pub(crate) enum Command {
     Stat(ReportArgs),
     /// Show usage and limits as they are stored.
     Show(ReportArgs),
+    /// Write the limits and usage of all users or groups to a quota file (aquota.user, aquota.group; vfsv1).
+    ExportQuotaFile(QuotaFileArgs),
+    /// Take limits, grace periods and deadlines from a quota file (vfsv0 or vfsv1); usage stays what it is.
+    ImportQuotaFile(QuotaFileArgs),
 }
 
 /// A VE and nothing else.
@@ -150,6 +154,22 @@ pub(crate) struct SecondLevelArgs {
     /// ID BSOFT BHARD ISOFT IHARD (0: no limit; ID may be a name), or with -t: BGRACE IGRACE.
     #[arg(value_name = "VALUE", allow_negative_numbers = true)]
     pub(crate) values: Vec<String>,
+}
+
+/// `export-quota-file` and `import-quota-file`.
+#[derive(Debug, Args)]
+pub(crate) struct QuotaFileArgs {
+    /// The VE's number.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: String,
+    /// Of users.
+    #[arg(short = 'u', conflicts_with = "group")]
+    pub(crate) user: bool,
+    /// Of groups.
+    #[arg(short = 'g')]
+    pub(crate) group: bool,
+    /// The quota file.
+    pub(crate) file: PathBuf,
 }
 
 /// `stat` and `show`.

@@ -3,6 +3,7 @@
 mod args;
 mod first_level;
 mod limits;
+mod quota_file;
 mod report;
 mod second_level;
 
@@ -84,6 +85,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Off(args) | Command::Drop(args) => &args.veid,
         Command::Setlimit2(args) => &args.veid,
         Command::Stat(args) | Command::Show(args) => &args.veid,
+        Command::ExportQuotaFile(args) | Command::ImportQuotaFile(args) => &args.veid,
     };
     let ve = parse_ve(veid).map_err(usage)?;
     let paths = Paths::open(cli.common.prefix.as_deref())
@@ -105,6 +107,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Setlimit2(args) => second_level::setlimit2(&context, args),
         Command::Stat(args) => report::stat(&context, args),
         Command::Show(args) => report::show(&context, args),
+        Command::ExportQuotaFile(args) => quota_file::export(&context, args),
+        Command::ImportQuotaFile(args) => quota_file::import(&context, args),
     };
     outcome.map_err(|failure| failure.about(format_args!("VE {ve}")))
 }

@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::measure::Scale;
+
+/// The same workloads on simfs and on other file systems over one backing directory.
+#[derive(Debug, Parser)]
+#[command(name = "simfs-bench", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show peers and workloads.
+    List,
+    /// Run chosen workloads on chosen peers and print a table.
+    Run(RunArgs),
+    /// Run everything and record it: setup.md, raw.csv, summary.md, plots.
+    Compare(RunArgs),
+    /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
+    #[command(hide = true)]
+    Work(WorkArgs),
+    /// Mount the server that does nothing.
+    #[command(hide = true)]
+    Floor {
+        /// Where.
+        mountpoint: PathBuf,
+    },
+}
+
+/// `run` and `compare`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// How often everything is measured; below 5 nothing is concluded.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Small sizes: shows that everything works, and the order of magnitude.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only workloads whose name contains one of these words.
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Only these peers; native is always among them.
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+    /// Where the work happens: a directory on the file system to compare with (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where results are recorded (default of compare: bench/runs/DATE-HOST; run records nothing without it).
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Programs simfs and vzquota are taken from here instead of being built.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// libfuse's example passthrough_hp, to be one of the peers.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) passthrough_hp: Option<PathBuf>,
+    /// Do not install missing programs; leave out what needs them.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
+
+impl RunArgs {
+    pub(crate) fn scale(&self) -> Scale {
+        if self.quick {
+            Scale::Quick
+        } else {
+            Scale::Full
+        }
+    }
+}
+
+/// `work`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkArgs {
+    /// Its name.
+    pub(crate) workload: String,
+    /// An empty directory of its own.
+    pub(crate) dir: PathBuf,
+    /// The archive to unpack.
+    pub(crate) archive: PathBuf,
+    /// Small sizes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}

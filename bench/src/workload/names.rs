@@ -1,0 +1,49 @@
+//! Many small files: made, looked at, opened, removed.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{Place, Workload};
+use crate::measure::{Sample, Unit, timed};
+
+pub(super) struct Names;
+
+/// Files of one directory.
+const CROWD: u32 = 1000;
+
+impl Workload for Names {
+    fn name(&self) -> String {
+        "names".to_owned()
+    }
+
+    fn about(&self) -> &'static str {
+        "20,000 empty files (2,000 quick): create and close, stat, open and close, unlink"
+    }
+
+    fn needs_content(&self) -> bool {
+        false
+    }
+
+    fn run(&self, place: Place<'_>) -> Result<Vec<Sample>> {
+        let count = place.scale.pick(2_000, 20_000);
+        for number in 0..count.div_ceil(CROWD) {
+            fs::create_dir(place.dir.join(format!("d{number}")))?;
+        }
+        let paths: Vec<PathBuf> = (0..count)
+            .map(|number| place.dir.join(format!("d{}/f{number}", number / CROWD)))
+            .collect();
+        let measure = |phase: &str, work: &dyn Fn(&PathBuf) -> Result<()>| {
+            timed(phase, count, Unit::Files, || {
+                paths.iter().try_for_each(work)
+            })
+        };
+        Ok(vec![
+            measure("create", &|path| Ok(drop(File::create_new(path)?)))?,
+            measure("stat", &|path| Ok(drop(fs::symlink_metadata(path)?)))?,
+            measure("open", &|path| Ok(drop(File::open(path)?)))?,
+            measure("unlink", &|path| Ok(fs::remove_file(path)?))?,
+        ])
+    }
+}

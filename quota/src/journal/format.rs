@@ -1,0 +1,281 @@
+//! The bytes of a journal file. Little-endian; every part carries a CRC-32 in its last four bytes.               (pure)
+//! ```text
+//! 0      header, 4096: magic u64 | format u32 | VE u32 | session u64 | chunks u32 | state u32 | boot id, 64 | zeros | CRC
+//! 4096   64 intents of 512: used u8 | handle length u8 | name length u16 | handle type i32 | inode u64 | handle, 40
+//!                           | name, 255 | zeros | CRC
+//! 36864  chunks of 512 records of 128: used u8 | exists u8 | handle length u8 | 0 | handle type i32 | inode u64
+//!                           | handle, 40 | uid u32 | gid u32 | space u64 | inodes u64 | epoch u64 | zeros | CRC
+//! ```
+//! A record that was never used is all zeros; an intent is free when its first byte is zero.
+
+use crate::inode::{Charged, InodeId};
+use crate::subject::{Owner, VeId};
+use crate::units::{Bytes, Inodes};
+use crate::usage::Usage;
+
+use super::{Epoch, Identity};
+
+/// Bytes of the header.
+pub(super) const HEADER: usize = 4096;
+/// Bytes of an intent.
+pub(super) const INTENT: usize = 512;
+/// How many operations can be in flight.
+pub(super) const INTENTS: usize = 64;
+/// Bytes of a record.
+pub(super) const RECORD: usize = 128;
+/// Records of a chunk, by which the file grows.
+pub(super) const CHUNK_RECORDS: usize = 512;
+/// Bytes of a chunk.
+pub(super) const CHUNK: usize = RECORD * CHUNK_RECORDS;
+/// Where the chunks start.
+pub(super) const CHUNKS_AT: usize = HEADER + INTENT * INTENTS;
+/// Longest name, as NAME_MAX.
+const NAME_MAX: usize = 255;
+/// Longest boot id that is told apart.
+const BOOT_MAX: usize = 64;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"simfs-jn");
+const FORMAT: u32 = 1;
+
+/// Why bytes are not a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbled(pub(super) &'static str);
+
+/// The header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) identity: Identity,
+    pub(super) chunks: u32,
+    pub(super) sound: bool,
+}
+
+/// What the totals of a commit hold for an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) inode: InodeId,
+    pub(super) charged: Option<Charged>,
+    pub(super) epoch: Epoch,
+}
+
+/// A name that is about to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Intent {
+    pub(super) parent: InodeId,
+    pub(super) name: Vec<u8>,
+}
+
+/// Fills a part of fixed length from the front.
+struct Filler<'a> {
+    rest: &'a mut [u8],
+}
+
+impl Filler<'_> {
+    fn raw(&mut self, bytes: &[u8]) {
+        let rest = std::mem::take(&mut self.rest);
+        let length = bytes.len().min(rest.len());
+        let (head, tail) = rest.split_at_mut(length);
+        head.copy_from_slice(bytes.get(..length).unwrap_or_default());
+        self.rest = tail;
+    }
+
+    /// Bytes in a field of this width; the rest of it stays zero.
+    fn field(&mut self, bytes: &[u8], width: usize) {
+        let taken = bytes.get(..width).unwrap_or(bytes);
+        self.raw(taken);
+        let rest = std::mem::take(&mut self.rest);
+        let (_, tail) = rest.split_at_mut((width - taken.len()).min(rest.len()));
+        self.rest = tail;
+    }
+}
+
+/// Takes numbers from the front.
+struct Taker<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Taker<'a> {
+    fn raw(&mut self, length: usize) -> Result<&'a [u8], Garbled> {
+        let (head, tail) = self.rest.split_at_checked(length).ok_or(Garbled("a part is too short"))?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Garbled> {
+        let bytes = self.raw(N)?;
+        bytes.try_into().map_err(|_| Garbled("a part is too short"))
+    }
+
+    fn u32(&mut self) -> Result<u32, Garbled> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Garbled> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+/// Writes the checksum into the last four bytes.
+fn seal(bytes: &mut [u8]) {
+    if let Some((body, crc)) = bytes.split_last_chunk_mut::<4>() {
+        *crc = crc32fast::hash(body).to_le_bytes();
+    }
+}
+
+fn unseal<'a>(bytes: &'a [u8], what: &'static str) -> Result<Taker<'a>, Garbled> {
+    match bytes.split_last_chunk::<4>() {
+        Some((body, crc)) if u32::from_le_bytes(*crc) == crc32fast::hash(body) => {
+            Ok(Taker { rest: body })
+        }
+        _ => Err(Garbled(what)),
+    }
+}
+
+fn length_byte(bytes: &[u8]) -> u8 {
+    u8::try_from(bytes.len()).unwrap_or(0)
+}
+
+fn inode_from(ino: u64, kind: i32, length: u8, handle: &[u8]) -> Result<InodeId, Garbled> {
+    let handle = handle.get(..usize::from(length)).ok_or(Garbled("a handle is too long"))?;
+    Ok(InodeId::new(ino, kind, handle))
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        let mut out = Filler { rest: &mut bytes };
+        out.raw(&MAGIC.to_le_bytes());
+        out.raw(&FORMAT.to_le_bytes());
+        out.raw(&self.identity.ve.get().to_le_bytes());
+        out.raw(&self.identity.session.to_le_bytes());
+        out.raw(&self.chunks.to_le_bytes());
+        out.raw(&u32::from(self.sound).to_le_bytes());
+        out.field(self.identity.boot.as_bytes(), BOOT_MAX);
+        seal(&mut bytes);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Garbled> {
+        let mut input = unseal(bytes, "the header is damaged")?;
+        if input.u64()? != MAGIC || input.u32()? != FORMAT {
+            return Err(Garbled("it is no journal of this release"));
+        }
+        let ve = VeId::new(input.u32()?);
+        let session = input.u64()?;
+        let chunks = input.u32()?;
+        let sound = input.u32()? == 1;
+        let boot = input.raw(BOOT_MAX)?;
+        let boot = boot.split(|&byte| byte == 0).next().unwrap_or_default();
+        let boot = String::from_utf8_lossy(boot).into_owned();
+        Ok(Self { identity: Identity { ve, boot, session }, chunks, sound })
+    }
+}
+
+impl Entry {
+    pub(super) fn encode(&self) -> [u8; RECORD] {
+        let mut bytes = [0; RECORD];
+        let (kind, handle) = self.inode.handle().unwrap_or_default();
+        let charged = self.charged.unwrap_or(Charged { owner: Owner::new(0, 0), usage: Usage::ZERO });
+        let mut out = Filler { rest: &mut bytes };
+        out.raw(&[1, u8::from(self.charged.is_some()), length_byte(handle), 0]);
+        out.raw(&kind.to_le_bytes());
+        out.raw(&self.inode.ino().to_le_bytes());
+        out.field(handle, InodeId::HANDLE_MAX);
+        out.raw(&charged.owner.uid.get().to_le_bytes());
+        out.raw(&charged.owner.gid.get().to_le_bytes());
+        out.raw(&charged.usage.space.get().to_le_bytes());
+        out.raw(&charged.usage.inodes.get().to_le_bytes());
+        out.raw(&self.epoch.get().to_le_bytes());
+        seal(&mut bytes);
+        bytes
+    }
+
+    /// The record in these bytes; `None` where none was written yet.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, Garbled> {
+        if bytes.iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let mut input = unseal(bytes, "a record is damaged")?;
+        let [used, exists, length, _] = input.array()?;
+        if used != 1 || exists > 1 {
+            return Err(Garbled("a record has an impossible value"));
+        }
+        let kind = i32::from_le_bytes(input.array()?);
+        let ino = input.u64()?;
+        let inode = inode_from(ino, kind, length, input.raw(InodeId::HANDLE_MAX)?)?;
+        let owner = Owner::new(input.u32()?, input.u32()?);
+        let usage = Usage::new(Bytes::new(input.u64()?), Inodes::new(input.u64()?));
+        let epoch = Epoch::new(input.u64()?);
+        let charged = (exists == 1).then_some(Charged { owner, usage });
+        Ok(Some(Self { inode, charged, epoch }))
+    }
+}
+
+impl Intent {
+    /// The bytes of an intent; `None` for a name that no file system has.
+    pub(super) fn encode(parent: &InodeId, name: &[u8]) -> Option<[u8; INTENT]> {
+        let length = u16::try_from(name.len()).ok().filter(|_| name.len() <= NAME_MAX)?;
+        let mut bytes = [0; INTENT];
+        let (kind, handle) = parent.handle().unwrap_or_default();
+        let mut out = Filler { rest: &mut bytes };
+        out.raw(&[1, length_byte(handle)]);
+        out.raw(&length.to_le_bytes());
+        out.raw(&kind.to_le_bytes());
+        out.raw(&parent.ino().to_le_bytes());
+        out.field(handle, InodeId::HANDLE_MAX);
+        out.raw(name);
+        seal(&mut bytes);
+        Some(bytes)
+    }
+
+    /// The intent in these bytes; `None` where the slot is free.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, Garbled> {
+        if bytes.first() == Some(&0) {
+            return Ok(None);
+        }
+        let mut input = unseal(bytes, "an intent is damaged")?;
+        let [_, length] = input.array()?;
+        let name = usize::from(u16::from_le_bytes(input.array()?));
+        let kind = i32::from_le_bytes(input.array()?);
+        let ino = input.u64()?;
+        let parent = inode_from(ino, kind, length, input.raw(InodeId::HANDLE_MAX)?)?;
+        Ok(Some(Self { parent, name: input.raw(name)?.to_vec() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(exists: bool) -> Entry {
+        let usage = Usage::inode(Bytes::new(4096));
+        let charged = exists.then_some(Charged { owner: Owner::new(7, 8), usage });
+        Entry { inode: InodeId::new(9, 1, &[5; 12]), charged, epoch: Epoch::new(3) }
+    }
+
+    #[test]
+    fn parts_are_read_as_they_were_written() {
+        let identity = Identity { ve: VeId::new(101), boot: "abc".into(), session: 77 };
+        let header = Header { identity, chunks: 4, sound: true };
+        assert_eq!(Header::decode(&header.encode()), Ok(header));
+        for exists in [true, false] {
+            assert_eq!(Entry::decode(&entry(exists).encode()), Ok(Some(entry(exists))));
+        }
+        let parent = InodeId::new(2, 1, &[5; 40]);
+        let name = vec![b'n'; NAME_MAX];
+        let bytes = Intent::encode(&parent, &name).unwrap();
+        assert_eq!(Intent::decode(&bytes), Ok(Some(Intent { parent, name })));
+        assert_eq!(Intent::encode(&parent, &[b'n'; NAME_MAX + 1]), None);
+        assert_eq!(Entry::decode(&[0; RECORD]), Ok(None));
+        assert_eq!(Intent::decode(&[0; INTENT]), Ok(None));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let whole = entry(true).encode();
+        for bit in 0..RECORD * 8 {
+            let mut bytes = whole;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Entry::decode(&bytes).is_err(), "bit {bit}");
+        }
+    }
+}

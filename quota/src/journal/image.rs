@@ -1,0 +1,115 @@
+//! What a journal file says after the process that wrote it has died.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use crate::inode::{Charged, InodeId};
+
+use super::format::{CHUNK, CHUNKS_AT, Entry, Garbled, HEADER, Header, INTENT, Intent, RECORD};
+use super::{Epoch, Identity};
+
+/// Why a journal cannot be used: the VE must be recounted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// There is none.
+    #[error("there is no journal")]
+    Missing,
+    /// It is of another VE, of another mount, or from before the host was started.
+    #[error("the journal is {0}")]
+    Foreign(&'static str),
+    /// The daemon could not write it any more.
+    #[error("the journal is incomplete: it could not be written")]
+    Incomplete,
+    /// It was damaged.
+    #[error("the journal is damaged: {0}")]
+    Damaged(&'static str),
+    /// It cannot be read.
+    #[error("the journal cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<Garbled> for Unusable {
+    fn from(Garbled(what): Garbled) -> Self {
+        Self::Damaged(what)
+    }
+}
+
+/// The content of a journal.
+#[derive(Debug, Default)]
+pub struct Image {
+    entries: Vec<Entry>,
+    intents: Vec<Intent>,
+}
+
+impl Image {
+    /// Reads the journal of a VE in service that ended without a last commit.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub fn read(path: &Path, expected: &Identity) -> Result<Self, Unusable> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Missing),
+            Err(error) => return Err(error.into()),
+        };
+        let length = file.metadata()?.len();
+        let mut input = BufReader::with_capacity(CHUNK, file);
+        let header = Header::decode(&part::<HEADER>(&mut input)?)?;
+        if header.identity.ve != expected.ve {
+            return Err(Unusable::Foreign("of another VE"));
+        }
+        if header.identity.boot != expected.boot {
+            return Err(Unusable::Foreign("from before the host was started"));
+        }
+        if header.identity.session != expected.session {
+            return Err(Unusable::Foreign("of another mount"));
+        }
+        if !header.sound {
+            return Err(Unusable::Incomplete);
+        }
+        let records = u64::from(header.chunks).saturating_mul(u64::try_from(CHUNK).unwrap_or(u64::MAX));
+        if length < u64::try_from(CHUNKS_AT).unwrap_or(u64::MAX).saturating_add(records) {
+            return Err(Unusable::Damaged("it is cut off"));
+        }
+        let mut image = Self::default();
+        for _ in 0..(CHUNKS_AT - HEADER) / INTENT {
+            image.intents.extend(Intent::decode(&part::<INTENT>(&mut input)?)?);
+        }
+        let mut input = input.take(records);
+        while input.limit() > 0 {
+            image.entries.extend(Entry::decode(&part::<RECORD>(&mut input)?)?);
+        }
+        Ok(image)
+    }
+
+    /// The inodes to look at, with what the totals of this commit hold for each.
+    pub fn touched_since(&self, epoch: Epoch) -> HashMap<InodeId, Option<Charged>> {
+        let mut first: HashMap<InodeId, &Entry> = HashMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.epoch >= epoch) {
+            let known = first.entry(entry.inode).or_insert(entry);
+            if entry.epoch < known.epoch {
+                *known = entry;
+            }
+        }
+        first.into_iter().map(|(inode, entry)| (inode, entry.charged)).collect()
+    }
+
+    /// The names that were being made, each with its directory.
+    pub fn intents(&self) -> impl Iterator<Item = (&InodeId, &[u8])> {
+        self.intents.iter().map(|intent| (&intent.parent, intent.name.as_slice()))
+    }
+}
+
+fn part<const N: usize>(input: &mut impl Read) -> Result<[u8; N], Unusable> {
+    let mut bytes = [0; N];
+    match input.read_exact(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Unusable::Damaged("it is cut off"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

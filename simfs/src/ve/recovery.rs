@@ -1,0 +1,189 @@
+//! Taking a VE into service after whatever end its last mount had, and out of it.
+//!
+//! The journal of a mount is the file `journal.NUMBER` in the run directory. The store names the number, so a journal counts
+//! from the commit on that names it, and no longer than to the next one that names another. Where the totals miss
+//! something and no journal says what, the VE goes into service all the same, and is counted while it runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use quota::inode::{Charged, InodeId};
+use quota::journal::{Identity, Image, Journal};
+use quota::recovery::{Look, missed};
+use quota::{Engine, EngineError, Epoch, FileJournal, NoJournal, Standing, VeId};
+
+use crate::accounting::charged_as;
+use crate::private::PrivateArea;
+use crate::sys::handle::KernelHandle;
+use crate::sys::stat::{stat_at, stat_fd};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const PREFIX: &str = "journal.";
+
+/// The journal of this mount, and where it is.
+pub(super) struct Service {
+    run_dir: PathBuf,
+    identity: Identity,
+    journal: Arc<dyn Journal>,
+}
+
+/// How the VE came into service.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// The totals are to be counted anew.
+    pub(super) is_unknown: bool,
+    /// Inodes that were touched shortly before the last mount ended, with what the totals hold for them.
+    pub(super) touched: Vec<(InodeId, Charged)>,
+}
+
+impl Service {
+    /// Makes the journal of a new mount. The one of the last mount is left alone.
+    pub(super) fn prepare(run_dir: &Path, ve: VeId, has_handles: bool) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let session = u64::try_from(now.as_nanos()).unwrap_or(0);
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        let identity = Identity { ve, boot, session };
+        let made = match has_handles {
+            true => FileJournal::create(&file(run_dir, session), identity.clone()),
+            false => Err(io::Error::other("the backing file system has no file handles")),
+        };
+        let journal: Arc<dyn Journal> = match made {
+            Ok(journal) => Arc::new(journal),
+            Err(error) => {
+                tracing::warn!(%ve, %error, "no journal: after a crash the VE will be recounted");
+                Arc::new(NoJournal)
+            }
+        };
+        Self { run_dir: run_dir.to_owned(), identity, journal }
+    }
+
+    /// What the engine is to tell of changes.
+    pub(super) fn journal(&self) -> Arc<dyn Journal> {
+        self.journal.clone()
+    }
+
+    /// Corrects the totals where the last mount had no last commit, and puts the VE into service.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn begin(
+        &self,
+        engine: &Engine,
+        area: &PrivateArea,
+    ) -> Result<Recovered, EngineError> {
+        let ve = self.identity.ve;
+        let mut recovered = Recovered::default();
+        match engine.standing() {
+            Standing::Final => {}
+            Standing::Unknown { .. } => recovered.is_unknown = true,
+            Standing::Journaled { session, epoch } => {
+                match self.read(session, epoch, engine, area) {
+                    Ok(touched) => recovered.touched = touched,
+                    Err(cause) => {
+                        tracing::warn!(%ve, cause, "the last mount ended without its last commit; recounting while the VE runs");
+                        recovered.is_unknown = true;
+                    }
+                }
+            }
+        }
+        engine.begin_service(self.identity.session, recovered.is_unknown)?;
+        self.remove_others();
+        Ok(recovered)
+    }
+
+    /// Takes in what the journal of the last mount says the totals miss.
+    fn read(
+        &self,
+        session: u64,
+        epoch: Epoch,
+        engine: &Engine,
+        area: &PrivateArea,
+    ) -> Result<Vec<(InodeId, Charged)>, String> {
+        let started = Instant::now();
+        let path = file(&self.run_dir, session);
+        let expected = Identity { session, ..self.identity.clone() };
+        let image = Image::read(&path, &expected)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let changes = missed(&image, epoch, &Eye { area })
+            .map_err(|error| format!("an inode that the journal names cannot be looked at: {error}"))?;
+        engine.record(&changes);
+        let corrected = changes.iter().filter(|change| change.before != change.after).count();
+        tracing::info!(
+            ve = %self.identity.ve,
+            looked_at = changes.len(),
+            corrected,
+            milliseconds = started.elapsed().as_millis(),
+            "the last mount ended without its last commit; its journal was worked off"
+        );
+        Ok(changes.iter().filter_map(|change| Some((change.inode, change.after?))).collect())
+    }
+
+    fn remove_others(&self) {
+        let own = file(&self.run_dir, self.identity.session);
+        self.remove(|path| path != own);
+    }
+
+    /// The last commit is done: no journal counts any more.
+    pub(super) fn end(&self) {
+        self.remove(|_| true);
+    }
+
+    fn remove(&self, concerns: impl Fn(&Path) -> bool) {
+        let Ok(entries) = fs::read_dir(&self.run_dir) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) && concerns(&entry.path()) {
+                // One that stays costs space, no more: no store names it.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn file(run_dir: &Path, session: u64) -> PathBuf {
+    run_dir.join(format!("{PREFIX}{session:016x}"))
+}
+
+/// Looks at inodes of the private area for the recovery.
+struct Eye<'a> {
+    area: &'a PrivateArea,
+}
+
+impl Eye<'_> {
+    fn open(&self, inode: &InodeId) -> io::Result<Option<std::os::fd::OwnedFd>> {
+        let handle = inode.handle().and_then(|(kind, bytes)| KernelHandle::from_parts(kind, bytes));
+        let handle = handle.ok_or_else(|| io::Error::other("an inode without a file handle"))?;
+        absent(self.area.open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW))
+    }
+}
+
+impl Look for Eye<'_> {
+    fn inode(&self, inode: &InodeId) -> io::Result<Option<Charged>> {
+        let Some(fd) = self.open(inode)? else { return Ok(None) };
+        let seen = stat_fd(&fd)?;
+        // One without a name goes with its last user, whom this VE does not know any more.
+        let is_there = seen.nlink > 0 && seen.ino == inode.ino();
+        Ok(is_there.then(|| charged_as(&seen)))
+    }
+
+    fn name(&self, parent: &InodeId, name: &[u8]) -> io::Result<Option<(InodeId, Charged)>> {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(name);
+        let Some(dir) = self.open(parent)? else { return Ok(None) };
+        let Some(seen) = absent(stat_at(&dir, name))? else { return Ok(None) };
+        let handle = KernelHandle::of_name(&dir, name)?;
+        let inode = InodeId::new(seen.ino, handle.handle_type(), handle.bytes());
+        Ok(Some((inode, charged_as(&seen))))
+    }
+}
+
+fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

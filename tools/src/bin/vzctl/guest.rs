@@ -1,0 +1,201 @@
+//! What belongs to the VE's administrator: its first program, and the few files that are written for it.
+//!
+//! The tree is hostile: every path is resolved with the VE's root as `/`, and files are made anew and renamed into
+//! place, so neither links nor devices in it are followed or opened.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use simfs_tools::exit::{Failure, VzctlExit};
+use simfs_tools::ve_config::VeConfig;
+
+use crate::{Context, Fallible};
+
+/// A first program for trees that have none: it collects orphans, and ends its VE when it is told to.
+const WAITER: &str = "trap 'kill -TERM -1; sleep 1; exit 0' TERM; while :; do sleep 1000000 & wait $!; done";
+
+/// How a VE is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// A signal to the first program.
+    Signal(&'static str),
+    /// `halt` in the VE.
+    Command,
+}
+
+impl Halt {
+    /// A word for a file.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Signal(signal) => signal,
+            Self::Command => "halt",
+        }
+    }
+
+    /// What a word means; anything else is `halt`.
+    pub(crate) fn of(word: &str) -> Self {
+        match word {
+            "TERM" => Self::Signal("TERM"),
+            "37" => Self::Signal("37"),
+            _ => Self::Command,
+        }
+    }
+}
+
+/// The tree of a VE.
+pub(crate) struct Tree {
+    root: OwnedFd,
+}
+
+impl Tree {
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+        Ok(Self { root })
+    }
+
+    /// The VE's first program and how it is asked to end.
+    ///
+    /// # Errors
+    /// `BrokenVe`: there is neither an init nor a shell.
+    pub(crate) fn first_program(&self) -> Fallible<(Vec<String>, Halt)> {
+        if let Some(target) = self.target("sbin/init") {
+            // systemd ends on this real-time signal (systemd(1), "SIGRTMIN+3").
+            let halt = if target.contains("systemd") {
+                Halt::Signal("37")
+            } else {
+                Halt::Command
+            };
+            return Ok((vec!["/sbin/init".into()], halt));
+        }
+        if self.target("bin/sh").is_some() {
+            let program = ["/bin/sh", "-c", WAITER].map(str::to_owned);
+            return Ok((program.to_vec(), Halt::Signal("TERM")));
+        }
+        Err(Failure::new(
+            VzctlExit::BrokenVe,
+            "neither /sbin/init nor /bin/sh in the VE: it was not made from a whole template",
+        ))
+    }
+
+    /// The shell that commands are given to.
+    pub(crate) fn shell(&self) -> &'static str {
+        if self.target("bin/bash").is_some() {
+            "/bin/bash"
+        } else {
+            "/bin/sh"
+        }
+    }
+
+    /// Where a path leads to, as the kernel sees it.
+    fn target(&self, path: &str) -> Option<String> {
+        let file = self.look(path, OFlags::PATH).ok()?;
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Some(std::fs::read_link(link).ok()?.display().to_string())
+    }
+
+    fn look(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat2(
+            &self.root,
+            path,
+            flags,
+            Mode::empty(),
+            resolve,
+        )?)
+    }
+
+    /// Replaces a file below /etc.
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let dir = self.look("etc", OFlags::PATH | OFlags::DIRECTORY)?;
+        let beside = format!(".{name}.vzctl");
+        match rustix::fs::unlinkat(&dir, &beside, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o644);
+        let file = rustix::fs::openat(&dir, &beside, flags | OFlags::CLOEXEC, mode)?;
+        let written = File::from(file)
+            .write_all(text.as_bytes())
+            .and_then(|()| Ok(rustix::fs::renameat(dir.as_fd(), &beside, dir.as_fd(), name)?));
+        if written.is_err() {
+            let _is_gone = rustix::fs::unlinkat(&dir, &beside, AtFlags::empty());
+        }
+        written
+    }
+}
+
+/// Writes what is configured of names into the mounted VE; what cannot be written is told.
+pub(crate) fn write_files(context: &Context, config: &VeConfig, tree: &Tree) {
+    let mut files = Vec::new();
+    if let Some(name) = config.get("HOSTNAME") {
+        files.push(("hostname", format!("{name}\n")));
+    }
+    let servers = config.get("NAMESERVER").unwrap_or_default();
+    let domains = config.get("SEARCHDOMAIN").unwrap_or_default();
+    if !servers.is_empty() || !domains.is_empty() {
+        let mut text = String::new();
+        if !domains.is_empty() {
+            text += &format!("search {domains}\n");
+        }
+        for server in servers.split_whitespace() {
+            text += &format!("nameserver {server}\n");
+        }
+        files.push(("resolv.conf", text));
+    }
+    for (name, text) in files {
+        if let Err(error) = tree.write(name, &text) {
+            context.warn(&format!("/etc/{name} of the VE: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn files_stay_inside_the_tree() {
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("victim");
+        std::fs::write(&victim, "safe").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        symlink(outside.path(), dir.path().join("etc")).unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        assert!(tree.write("victim", "x").is_err());
+        std::fs::remove_file(dir.path().join("etc")).unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        symlink(&victim, dir.path().join("etc/hostname")).unwrap();
+        tree.write("hostname", "web\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "safe");
+        let file = dir.path().join("etc/hostname");
+        assert!(file.symlink_metadata().unwrap().is_file());
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "web\n");
+    }
+
+    #[test]
+    fn the_first_program_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        assert_eq!(tree.first_program().unwrap_err().exit, VzctlExit::BrokenVe);
+        for path in ["bin", "sbin", "lib/systemd"] {
+            std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        std::fs::write(dir.path().join("bin/sh"), "").unwrap();
+        assert_eq!(tree.first_program().unwrap().1, Halt::Signal("TERM"));
+        let init = dir.path().join("sbin/init");
+        std::fs::write(dir.path().join("lib/systemd/systemd"), "").unwrap();
+        symlink("/lib/systemd/systemd", &init).unwrap();
+        assert_eq!(tree.first_program().unwrap().1, Halt::Signal("37"));
+        std::fs::remove_file(&init).unwrap();
+        std::fs::write(&init, "").unwrap();
+        let (program, halt) = tree.first_program().unwrap();
+        assert_eq!((program, halt), (vec!["/sbin/init".to_owned()], Halt::Command));
+    }
+}

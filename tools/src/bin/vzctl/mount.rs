@@ -1,0 +1,72 @@
+//! `mount`, `umount`: the VE's root, with its action scripts.
+
+use simfs_tools::cgroup::ResourceGroups;
+use simfs_tools::exit::{Failure, VzctlExit};
+use simfs_tools::ve_config::VeConfig;
+
+use crate::scripts::{self, Phase};
+use crate::{Context, Fallible, Outcome, disk, program};
+
+pub(crate) fn mount_command(context: &Context) -> Outcome {
+    let _lock = context.lock("mounting")?;
+    let config = context.config()?;
+    if context.must_exist()?.is_mounted {
+        return Err(Failure::new(VzctlExit::Mounted, "mounted already"));
+    }
+    mount(context, &config)?;
+    context.tell("Container is mounted");
+    Ok(VzctlExit::Ok)
+}
+
+pub(crate) fn umount_command(context: &Context) -> Outcome {
+    let _lock = context.lock("unmounting")?;
+    let state = context.must_exist()?;
+    if state.is_running() {
+        return Err(Failure::new(
+            VzctlExit::Running,
+            format!("running: stop it first with 'vzctl stop {}'", context.ve),
+        ));
+    }
+    if !state.is_mounted {
+        return Err(Failure::new(VzctlExit::NotMounted, "not mounted"));
+    }
+    umount(context)?;
+    context.tell("Container is unmounted");
+    Ok(VzctlExit::Ok)
+}
+
+/// Mounts; a script that fails afterwards unmounts again.
+pub(crate) fn mount(context: &Context, config: &VeConfig) -> Fallible<()> {
+    scripts::run(context, Phase::Premount)?;
+    let has_quota = config.get("DISK_QUOTA").as_deref() != Some("no");
+    let mut command = program::own(context, "simfs");
+    command.args(["mount", &context.ve.to_string()]);
+    if has_quota {
+        disk::ensure_record(context, config)?;
+        disk::report_difference(context, config);
+    } else {
+        command.arg("--no-quota");
+    }
+    program::run(&mut command).map_err(|why| Failure::new(VzctlExit::Mount, why))?;
+    scripts::run(context, Phase::Mount).inspect_err(|_| {
+        if let Err(failure) = unmount(context) {
+            context.warn(&failure.message);
+        }
+    })
+}
+
+/// Unmounts; a script that fails before leaves it mounted.
+pub(crate) fn umount(context: &Context) -> Fallible<()> {
+    scripts::run(context, Phase::Umount)?;
+    unmount(context)?;
+    scripts::run(context, Phase::Postumount)
+}
+
+fn unmount(context: &Context) -> Fallible<()> {
+    let mut command = program::own(context, "simfs");
+    command.args(["umount", &context.ve.to_string()]);
+    program::run(&mut command).map_err(|why| Failure::new(VzctlExit::Unmount, why))?;
+    // The daemon was the last process in them.
+    ResourceGroups::of(&context.paths, context.ve).remove();
+    Ok(())
+}
