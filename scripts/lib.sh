@@ -15,26 +15,39 @@ as_root() {
     fi
 }
 
-# Unmounts, detaches and ends everything below DIR, then removes it: the net below tests that were killed.
-# Only what names DIR is touched.
-sweep() {
-    local dir=$1 target cmdline pid
-    [ -n "$dir" ] && [ -d "$dir" ] || return 0
-    while read -r target; do
-        as_root umount -l -- "$target" 2>/dev/null || true
-    done < <(awk -v d="$dir/" 'index($5, d) == 1 { print $5 }' /proc/self/mountinfo | tac)
+# Process ids whose command line names something below DIR.
+processes_below() {
+    local cmdline pid
     for cmdline in /proc/[0-9]*/cmdline; do
         pid=${cmdline#/proc/}
         pid=${pid%/cmdline}
-        [ "$pid" -ne "$$" ] || continue
-        if tr '\0' ' ' 2>/dev/null <"$cmdline" | grep -qF -- "$dir/"; then
-            as_root kill -9 "$pid" 2>/dev/null || true
+        [ "$pid" -ne "$$" ] && [ "$pid" -ne "$BASHPID" ] || continue
+        if tr '\0' ' ' 2>/dev/null <"$cmdline" | grep -qF -- "$1/"; then
+            echo "$pid"
         fi
+    done 2>/dev/null
+}
+
+# Ends, unmounts and detaches everything below DIR, then removes it: the net below tests that were killed.
+# Only what names DIR is touched. Mounts of another namespace go with its last process, a moment after the kill, so
+# everything is tried a few times.
+sweep() {
+    local dir=$1 target file pid try
+    for try in 1 2 3 4 5 6 7 8; do
+        [ -n "$dir" ] && [ -d "$dir" ] || return 0
+        [ "$try" -eq 1 ] || sleep 0.5
+        while read -r target; do
+            as_root umount -l -- "$target" 2>/dev/null || true
+        done < <(awk -v d="$dir/" 'index($5, d) == 1 { print $5 }' /proc/self/mountinfo | tac)
+        for pid in $(processes_below "$dir"); do
+            as_root kill -9 "$pid" 2>/dev/null || true
+        done
+        while read -r target file; do
+            case "$file" in
+                "$dir"/*) as_root losetup -d "$target" 2>/dev/null || true ;;
+            esac
+        done < <(losetup -l -n -O NAME,BACK-FILE 2>/dev/null)
+        as_root rm -rf --one-file-system -- "$dir" 2>/dev/null || true
     done
-    losetup -l -n -O NAME,BACK-FILE 2>/dev/null | while read -r target cmdline; do
-        case "$cmdline" in
-            "$dir"/*) as_root losetup -d "$target" || true ;;
-        esac
-    done
-    as_root rm -rf --one-file-system -- "$dir"
+    [ ! -d "$dir" ] || say "cannot remove $dir"
 }

@@ -51,9 +51,11 @@ build_e2e() {
     [ -s "$work/e2e" ]
 }
 
+# The shell in front is the first process there: it takes in orphans.
 e2e() {
+    # shellcheck disable=SC2016  # expanded by the inner shell
     as_root unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
-        "$(cat "$work/e2e")" "$@"
+        sh -c '"$@"; exit $?' sh "$(cat "$work/e2e")" "$@"
 }
 # `timeout` starts programs, not functions.
 export work
@@ -83,7 +85,8 @@ packages() {
         env "${runner[@]}" cargo test --workspace --exclude simfs-tests --locked --no-fail-fast
 }
 
-quick_skips=(--skip storm:: --skip container:: --skip grace:: --skip second_level::grace --skip differential)
+quick_skips=(--skip storm:: --skip container:: --skip grace:: --skip second_level::grace
+    --skip differential --skip hundred_thousand)
 
 case "$mode" in
     lint) lints ;;

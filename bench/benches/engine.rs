@@ -87,7 +87,8 @@ fn engine() -> Result<Engine> {
     };
     let engine = Engine::create(Arc::new(MemoryStore::new()), Environment::default(), setup)?;
     for user in USERS {
-        let _changed = engine.set_limits(Subject::User(Uid::new(user)), &LimitsChange::to(limits))?;
+        let _changed =
+            engine.set_limits(Subject::User(Uid::new(user)), &LimitsChange::to(limits))?;
     }
     Ok(engine)
 }

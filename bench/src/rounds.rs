@@ -68,15 +68,15 @@ impl Plan {
             }
         }
         let disk = File::open(dir)?;
-        let turn = usize::try_from(round)?;
-        for (number, workload) in self.workloads.iter().enumerate() {
+        let first = usize::try_from(round)? % mounts.len().max(1);
+        mounts.rotate_left(first);
+        for workload in &self.workloads {
             progress(&format!(
                 "round {round}/{}: {}",
                 self.rounds,
                 workload.name()
             ));
-            let first = (turn + number) % mounts.len().max(1);
-            mounts.rotate_left(first);
+            mounts.rotate_left(1);
             for (peer, mounted) in &mounts {
                 if workload.needs_content() && !peer.keeps_content() {
                     continue;

@@ -73,14 +73,17 @@ fn plan(args: &RunArgs) -> Result<Plan> {
     }
     peers.retain(|peer| !matches!(peer, Peer::Native | Peer::NativeAgain));
     peers.splice(0..0, [Peer::Native, Peer::NativeAgain]);
-    let wanted = |workload: &Box<dyn Workload>| {
+    let wanted = |workload: &dyn Workload| {
         args.only.is_empty()
             || args
                 .only
                 .iter()
                 .any(|word| workload.name().contains(word.as_str()))
     };
-    let workloads: Vec<_> = workload::all().into_iter().filter(wanted).collect();
+    let workloads: Vec<_> = workload::all()
+        .into_iter()
+        .filter(|workload| wanted(&**workload))
+        .collect();
     if workloads.is_empty() {
         bail!("no workload is called so: see 'simfs-bench list'");
     }

@@ -22,9 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn charged(engine: &Engine) {
     for id in 0..IDS {
         let owner = Owner::new(id * 7, id * 7);
-        let after = Some(Charged { owner, usage: Usage::inode(Bytes::new(u64::from(id))) });
+        let after = Some(Charged {
+            owner,
+            usage: Usage::inode(Bytes::new(u64::from(id))),
+        });
         let inode = InodeId::new(u64::from(id), 0, &[]);
-        engine.record(&[Change { inode, before: None, after }]);
+        engine.record(&[Change {
+            inode,
+            before: None,
+            after,
+        }]);
     }
 }
 

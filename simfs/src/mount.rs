@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::MountFlags;
 
 use crate::quotactl::AdminPolicy;
-use crate::sys::task::DeviceNumber;
 use crate::sys::mount::{self, AtimePolicy};
+use crate::sys::task::DeviceNumber;
 
 /// The type that /proc/mounts shows.
 pub const FS_TYPE: &str = "fuse.simfs";
@@ -20,8 +20,20 @@ pub const DEFAULT_SOURCE: &str = "/dev/simfs";
 
 /// Options of fstab that concern others, not the mount.
 const TOLERATED: [&str; 14] = [
-    "defaults", "_netdev", "nofail", "user", "nouser", "users", "owner", "group", "auto", "noauto",
-    "async", "nodiratime", "diratime", "nomand",
+    "defaults",
+    "_netdev",
+    "nofail",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "auto",
+    "noauto",
+    "async",
+    "nodiratime",
+    "diratime",
+    "nomand",
 ];
 const TOLERATED_PREFIXES: [&str; 2] = ["x-", "comment="];
 
@@ -89,7 +101,11 @@ impl MountOptions {
     /// Names the option that is not known or the value that is not possible.
     pub fn parse(options: &str) -> Result<Self, MountOptionError> {
         let mut parsed = Self::default();
-        for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+        for option in options
+            .split(',')
+            .map(str::trim)
+            .filter(|option| !option.is_empty())
+        {
             parsed.apply(option)?;
         }
         Ok(parsed)
@@ -167,14 +183,19 @@ impl MountOptions {
         flags.set(MountFlags::NOEXEC, !self.exec);
         flags.set(MountFlags::NOATIME, self.atime == AtimePolicy::Noatime);
         flags.set(MountFlags::RELATIME, self.atime == AtimePolicy::Relatime);
-        flags.set(MountFlags::STRICTATIME, self.atime == AtimePolicy::Strictatime);
+        flags.set(
+            MountFlags::STRICTATIME,
+            self.atime == AtimePolicy::Strictatime,
+        );
         flags
     }
 }
 
 fn is_tolerated(option: &str) -> bool {
     TOLERATED.contains(&option)
-        || TOLERATED_PREFIXES.iter().any(|prefix| option.starts_with(prefix))
+        || TOLERATED_PREFIXES
+            .iter()
+            .any(|prefix| option.starts_with(prefix))
 }
 
 /// Makes the mount: requests will arrive at the device.
@@ -186,11 +207,16 @@ fn is_tolerated(option: &str) -> bool {
 /// Linux `fs/fuse/inode.c`, mount options.
 pub fn attach(device: impl AsFd, mountpoint: &Path, options: &MountOptions) -> io::Result<()> {
     let fd = device.as_fd().as_raw_fd();
-    let data = format!(
-        "fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
-    );
+    let data =
+        format!("fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions");
     let data = CString::new(data).map_err(io::Error::other)?;
-    mount::mount(Path::new(&options.source), mountpoint, FS_TYPE, options.flags(), &data)
+    mount::mount(
+        Path::new(&options.source),
+        mountpoint,
+        FS_TYPE,
+        options.flags(),
+        &data,
+    )
 }
 
 /// The device number of what is mounted there, from what the kernel knows: no request is sent, so the server of the
@@ -214,7 +240,10 @@ mod tests {
         assert!(!options.read_only && !options.setid);
         assert_eq!(options.atime, AtimePolicy::Noatime);
         assert_eq!(MountOptions::parse("").unwrap(), MountOptions::default());
-        for (text, policy) in [("root", AdminPolicy::RootOfVe), ("strict", AdminPolicy::SysAdmin)] {
+        for (text, policy) in [
+            ("root", AdminPolicy::RootOfVe),
+            ("strict", AdminPolicy::SysAdmin),
+        ] {
             let options = MountOptions::parse(&format!("quotaadmin={text}")).unwrap();
             assert_eq!(options.quota_admin, policy);
         }

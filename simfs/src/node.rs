@@ -29,7 +29,7 @@ use parking_lot::{Mutex, MutexGuard};
 use quota::{Charged, InodeId, Owner, Reservation, Watch};
 
 use crate::error::{FsError, FsResult};
-use crate::fs::policy::OpenState;
+use crate::fs::policy::{BackingToken, OpenState};
 use crate::private::PrivateArea;
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{FileKind, Stat};
@@ -277,6 +277,8 @@ pub struct Found {
 }
 
 const FD_SHARDS: usize = 16;
+/// Backing ids kept for files that nobody has open.
+const IDLE_BACKINGS: usize = 1024;
 
 /// All nodes of a mount and the descriptors that are open for them.
 #[derive(Debug)]
@@ -284,6 +286,8 @@ pub struct Nodes {
     area: Arc<PrivateArea>,
     root: Arc<Node>,
     table: DashMap<NodeId, Arc<Node>>,
+    /// Backing ids of files that nobody has open, least recently used first out; a leaf lock.
+    backings: Mutex<LruCache<NodeId, Arc<dyn BackingToken>>>,
     /// O_PATH descriptors, least recently used first out; a leaf lock.
     descriptors: Vec<Mutex<LruCache<NodeId, Arc<OwnedFd>>>>,
 }
@@ -299,7 +303,9 @@ impl Nodes {
         }
         let table = DashMap::new();
         table.insert(NodeId::ROOT, root.clone());
-        Self { area, root, table, descriptors: shards }
+        let idle = NonZeroUsize::new(IDLE_BACKINGS).unwrap_or(NonZeroUsize::MIN);
+        let backings = Mutex::new(LruCache::new(idle));
+        Self { area, root, table, backings, descriptors: shards }
     }
 
     /// The root of the mount.
@@ -347,8 +353,8 @@ impl Nodes {
                 let node = Arc::new(Node::new(id, found));
                 let owed = entry.get().lookups.load(Ordering::Acquire);
                 node.lookups.store(owed, Ordering::Release);
-                entry.insert(node.clone());
-                self.shard(id).lock().pop(&id);
+                let before = entry.insert(node.clone());
+                self.drop_descriptor(&before);
                 node
             }
             Entry::Vacant(entry) => entry.insert(Arc::new(Node::new(id, found))).clone(),
@@ -384,8 +390,8 @@ impl Nodes {
             node.lookups.store(after, Ordering::Release);
             after == 0 && !is_needed(node)
         });
-        if gone.is_some() {
-            self.shard(id).lock().pop(&id);
+        if let Some((_, node)) = gone {
+            self.drop_descriptor(&node);
         }
     }
 
@@ -400,7 +406,7 @@ impl Nodes {
                 && !is_needed(known)
         };
         if self.table.remove_if(&node.id, unused).is_some() {
-            self.shard(node.id).lock().pop(&node.id);
+            self.drop_descriptor(node);
         }
     }
 
@@ -426,11 +432,25 @@ impl Nodes {
     /// Closes the cached descriptor, so that an inode without a name can go.
     pub fn drop_descriptor(&self, node: &Node) {
         self.shard(node.id).lock().pop(&node.id);
+        self.drop_backing(node);
     }
 
-    /// Keeps a descriptor that was opened for another purpose.
-    pub fn keep_descriptor(&self, node: &Node, fd: Arc<OwnedFd>) {
-        self.shard(node.id).lock().put(node.id, fd);
+    /// Keeps the backing id of a file that nobody has open any more.
+    pub fn keep_backing(&self, node: &Node, token: Arc<dyn BackingToken>) {
+        let evicted = self.backings.lock().push(node.id, token);
+        // Closing is a system call: not under the lock.
+        drop(evicted);
+    }
+
+    /// The backing id of a file that is being opened again.
+    pub fn take_backing(&self, node: &Node) -> Option<Arc<dyn BackingToken>> {
+        self.backings.lock().pop(&node.id)
+    }
+
+    /// The file may change its shape, or go: its backing id is not to be used again unseen.
+    pub fn drop_backing(&self, node: &Node) {
+        let token = self.backings.lock().pop(&node.id);
+        drop(token);
     }
 
     /// All nodes, for a walk; entries may come and go meanwhile.

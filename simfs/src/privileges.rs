@@ -28,7 +28,11 @@ impl Privileges {
     pub fn new() -> io::Result<Self> {
         let processes = CallerLook::open()?;
         let host = processes.user_namespace(std::process::id())?;
-        Ok(Self { processes, host, ve: Mutex::new(None) })
+        Ok(Self {
+            processes,
+            host,
+            ve: Mutex::new(None),
+        })
     }
 
     /// The VE runs in the user namespace of this process; the last that is named counts: a VE that is started again
@@ -62,7 +66,9 @@ impl Privileges {
     }
 
     fn has(&self, pid: u32, capability: CapabilitySet) -> bool {
-        let Ok(namespace) = self.processes.user_namespace(pid) else { return false };
+        let Ok(namespace) = self.processes.user_namespace(pid) else {
+            return false;
+        };
         (namespace == self.host || *self.ve.lock() == Some(namespace))
             && self
                 .processes

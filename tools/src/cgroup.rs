@@ -50,6 +50,8 @@ pub struct ResourceGroups {
     /// Where each controller of the first generation is mounted.
     first: BTreeMap<String, PathBuf>,
     second: Option<PathBuf>,
+    /// Where any cgroups are mounted: a runtime makes groups in all of them.
+    all: Vec<PathBuf>,
     name: PathBuf,
 }
 
@@ -62,12 +64,15 @@ impl ResourceGroups {
 
     fn in_table(table: &str, prefix: &Path, ve: VeId) -> Self {
         let mut first = BTreeMap::new();
-        let mut second = None;
+        let (mut second, mut all) = (None, Vec::new());
         for line in table.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
             let [_, place, kind, options, ..] = fields.as_slice() else {
                 continue;
             };
+            if kind.starts_with("cgroup") {
+                all.push(PathBuf::from(place));
+            }
             match *kind {
                 "cgroup2" if second.is_none() => second = Some(PathBuf::from(place)),
                 "cgroup" => {
@@ -87,6 +92,7 @@ impl ResourceGroups {
         Self {
             first,
             second,
+            all,
             name: Path::new(&slice_name(prefix)).join(ve.to_string()),
         }
     }
@@ -191,7 +197,7 @@ impl ResourceGroups {
 
     /// Removes the groups when their processes have ended.
     pub fn remove(&self) {
-        for mount in self.mounts() {
+        for mount in &self.all {
             let group = mount.join(&self.name);
             remove_tree(&group);
             // The parent belongs to all VEs of the prefix; it goes with the last.

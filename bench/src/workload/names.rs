@@ -1,6 +1,7 @@
 //! Many small files: made, looked at, opened, removed.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -34,16 +35,16 @@ impl Workload for Names {
         let paths: Vec<PathBuf> = (0..count)
             .map(|number| place.dir.join(format!("d{}/f{number}", number / CROWD)))
             .collect();
-        let measure = |phase: &str, work: &dyn Fn(&PathBuf) -> Result<()>| {
+        let measure = |phase: &str, work: &dyn Fn(&PathBuf) -> io::Result<()>| {
             timed(phase, count, Unit::Files, || {
-                paths.iter().try_for_each(work)
+                Ok(paths.iter().try_for_each(work)?)
             })
         };
         Ok(vec![
-            measure("create", &|path| Ok(drop(File::create_new(path)?)))?,
-            measure("stat", &|path| Ok(drop(fs::symlink_metadata(path)?)))?,
-            measure("open", &|path| Ok(drop(File::open(path)?)))?,
-            measure("unlink", &|path| Ok(fs::remove_file(path)?))?,
+            measure("create", &|path| File::create_new(path).map(drop))?,
+            measure("stat", &|path| fs::symlink_metadata(path).map(|_| ()))?,
+            measure("open", &|path| File::open(path).map(drop))?,
+            measure("unlink", &|path| fs::remove_file(path))?,
         ])
     }
 }

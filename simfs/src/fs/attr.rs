@@ -117,6 +117,7 @@ impl Fs {
             Some(open) if open.access.writes() => self.file_descriptor(&open, state)?,
             _ => Arc::new(file::reopen(path, libc::O_WRONLY)?),
         };
+        self.nodes.drop_backing(node);
         let before = stat_fd(fd.as_fd())?;
         let mut promise = None;
         if size > before.size {

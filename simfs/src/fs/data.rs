@@ -70,6 +70,13 @@ impl Fs {
         if matches!(state.presence, Presence::Gone(_)) {
             return Err(FsError::UnknownNode(id));
         }
+        if access == Access::Read
+            && flags & libc::O_TRUNC == 0
+            && let Some(opened) = self.open_again(&node, &mut state)
+        {
+            let handle = self.insert_file(&node, access, None, &opened);
+            return Ok((handle, opened));
+        }
         let path = match &state.pin {
             Some(pin) => pin.clone(),
             None => self.nodes.descriptor(&node)?,
@@ -91,7 +98,7 @@ impl Fs {
                 match file::reopen(&path, access.flag() | (flags & KEPT_OPEN_FLAGS)) {
                     Ok(fd) => Some(Arc::new(fd)),
                     Err(error) => {
-                        self.dismiss(&mut state, access, opened.backing.is_some());
+                        self.dismiss(&node, &mut state, access, opened.backing.is_some());
                         return Err(error.into());
                     }
                 }
@@ -136,6 +143,28 @@ impl Fs {
         })
     }
 
+    /// A read-only open of a file whose backing id is still at hand takes no system call. Files that were written since
+    /// have none: they may have got holes.
+    fn open_again(&self, node: &Node, state: &mut State) -> Option<Opened> {
+        if !self.passthrough.load(Ordering::Acquire) {
+            return None;
+        }
+        let present = state.open.as_ref().map(|open| open.mode);
+        let decision = decide(present, Access::Read, false, true);
+        if !decision.passthrough {
+            return None;
+        }
+        let token = match state.open.as_ref().and_then(|open| open.backing.clone()) {
+            Some(token) => token,
+            None => self.nodes.take_backing(node)?,
+        };
+        let open = state.open.get_or_insert_with(|| Box::new(OpenState::new(decision.mode)));
+        open.mode = decision.mode;
+        open.handles = open.handles.saturating_add(1);
+        open.backing = Some(token.clone());
+        Some(opened_as(decision, Some(token), false))
+    }
+
     /// Counts a new handle in and decides how its data travels.
     #[expect(clippy::too_many_arguments, reason = "one step of open, split off for its length")]
     fn admit(
@@ -148,6 +177,9 @@ impl Fs {
         path: &OwnedFd,
         backing: &mut BackingMaker<'_>,
     ) -> FsResult<Opened> {
+        if access.writes() {
+            self.nodes.drop_backing(node);
+        }
         let present = state.open.as_ref().map(|open| open.mode);
         let has_holes = seen.blocks.bytes().get() < seen.size;
         let mut decision = decide(present, access, has_holes, self.passthrough.load(Ordering::Acquire));
@@ -167,6 +199,7 @@ impl Fs {
         open.mode = decision.mode;
         open.handles = open.handles.saturating_add(1);
         open.writers = open.writers.saturating_add(u32::from(access.writes()));
+        open.written |= access.writes();
         if decision.passthrough {
             open.backing.clone_from(&token);
         }
@@ -181,7 +214,13 @@ impl Fs {
     }
 
     /// Takes back what [`Self::admit`] counted.
-    pub(super) fn dismiss(&self, state: &mut State, access: Access, passthrough: bool) {
+    pub(super) fn dismiss(
+        &self,
+        node: &Node,
+        state: &mut State,
+        access: Access,
+        passthrough: bool,
+    ) {
         if let Some(open) = &mut state.open {
             open.handles = open.handles.saturating_sub(1);
             open.writers = open.writers.saturating_sub(u32::from(access.writes()));
@@ -191,8 +230,13 @@ impl Fs {
             if open.mappers == 0 {
                 open.holes = None;
             }
-            if open.handles == 0 {
-                state.open = None;
+            if open.handles == 0
+                && let Some(last) = state.open.take()
+                && state.is_linked()
+                && !last.written
+                && let Some(token) = last.backing
+            {
+                self.nodes.keep_backing(node, token);
             }
         }
         state.release_watch();
@@ -478,7 +522,7 @@ impl Fs {
                 // What was stored through the mapping may still be allocated.
                 self.accounting.late().push(&node, &mut state);
             }
-            self.dismiss(&mut state, open.access, open.maps_backing);
+            self.dismiss(&node, &mut state, open.access, open.maps_backing);
             self.finish_unlinked(&node, &mut state);
         }
         self.nodes.tidy(&node);

@@ -136,7 +136,7 @@ impl Fs {
         drop(open);
         if counted {
             let mut state = node.state();
-            self.dismiss(&mut state, Access::Read, false);
+            self.dismiss(&node, &mut state, Access::Read, false);
             self.finish_unlinked(&node, &mut state);
         }
         self.nodes.tidy(&node);

@@ -126,6 +126,8 @@ pub struct OpenState {
     pub handles: u32,
     /// How many of them can write.
     pub writers: u32,
+    /// Whether there was a writer since the inode was last unopened: then it may have got holes.
+    pub written: bool,
     /// How many of them map the backing file for writing.
     pub mappers: u32,
     /// The id under which the kernel knows the backing file; the same for all handles.
@@ -137,7 +139,7 @@ pub struct OpenState {
 impl OpenState {
     /// No handle yet, in this mode.
     pub fn new(mode: IoMode) -> Self {
-        Self { mode, handles: 0, writers: 0, mappers: 0, backing: None, holes: None }
+        Self { mode, handles: 0, writers: 0, written: false, mappers: 0, backing: None, holes: None }
     }
 
     /// Adds to what is promised for holes.

@@ -83,7 +83,7 @@ impl VeService {
 
     /// The mount is gone and the last commit was tried.
     pub(super) fn mount_is_gone(&self, ended: &Result<(), StartError>) {
-        let ended = ended.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let ended = ended.as_ref().copied().map_err(ToString::to_string);
         self.progress.lock().ended = Some(ended);
         self.gone.notify_all();
     }

@@ -64,7 +64,12 @@ impl ResourceGroups {
             let all = u64::try_from(all).unwrap_or(1);
             let last = if cpus == 0 { all } else { cpus.min(all) } - 1;
             let value = format!("0-{last}");
-            orders.push(self.order("CPUS", "cpuset", ["cpuset.cpus"; 2], value));
+            orders.push(self.order("CPUS", "cpuset", ["cpuset.cpus"; 2], &value));
+            if self.is_first("cpuset") {
+                // No group may have fewer than one below it.
+                let members = self.order("CPUS", "cpuset", ["ve/cpuset.cpus"; 2], &value);
+                orders.extend(Some(members).filter(|order| order.file.is_some()));
+            }
         }
         orders
     }

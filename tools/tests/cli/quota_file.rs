@@ -7,7 +7,10 @@ use crate::host::{Host, words};
 fn limits(host: &Host, kind: &str, id: u64) -> serde_json::Value {
     let stat: serde_json::Value =
         serde_json::from_str(&host.vzquota_ok("stat 101 -t --json")).unwrap();
-    let accounts = stat["second_level"][kind]["accounts"].as_array().unwrap().clone();
+    let accounts = stat["second_level"][kind]["accounts"]
+        .as_array()
+        .unwrap()
+        .clone();
     let found = accounts.into_iter().find(|account| account["id"] == id);
     found.unwrap_or_default()
 }
@@ -39,7 +42,11 @@ fn what_is_exported_can_be_imported() {
                 let of = if id == 77 { &to } else { &from };
                 let expected = limits(of, kind, id);
                 assert!(!expected.is_null());
-                assert_eq!(limits(&to, kind, id)["limits"], expected["limits"], "{kind} {id}");
+                assert_eq!(
+                    limits(&to, kind, id)["limits"],
+                    expected["limits"],
+                    "{kind} {id}"
+                );
             }
             assert_eq!(grace(&to, kind), grace(&from, kind));
         }
@@ -54,8 +61,15 @@ fn usage_stays_what_it_is_and_deadlines_are_taken_over() {
         host.init();
         host.vzquota_ok("setlimit2 101 -u 0 4 0 0 0");
     }
-    let deadline = |host: &Host| limits(host, "users", 0)["deadlines"]["space"].as_u64().unwrap();
-    let (used, file) = (limits(&to, "users", 0)["used"].clone(), from.path("aquota.user"));
+    let deadline = |host: &Host| {
+        limits(host, "users", 0)["deadlines"]["space"]
+            .as_u64()
+            .unwrap()
+    };
+    let (used, file) = (
+        limits(&to, "users", 0)["used"].clone(),
+        from.path("aquota.user"),
+    );
     from.vzquota_ok("setlimit2 101 -u -t 60 60");
     from.vzquota_ok("setlimit2 101 -u 0 0 0 0 0");
     from.vzquota_ok("setlimit2 101 -u 0 4 0 0 0");
@@ -85,6 +99,9 @@ fn what_is_not_a_quota_file_of_this_kind_is_refused() {
     assert!(code == 2 && said.contains("not a quota file"), "{said}");
     let (code, said) = import("-u", &host.path("absent"));
     assert!(code == 1 && said.contains("absent"), "{said}");
-    let ended = host.vzquota(&words(&format!("export-quota-file 101 {}", users.display())));
+    let ended = host.vzquota(&words(&format!(
+        "export-quota-file 101 {}",
+        users.display()
+    )));
     assert_eq!(ended.code, 2, "{ended:?}");
 }

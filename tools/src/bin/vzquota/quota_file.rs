@@ -26,7 +26,10 @@ pub(crate) fn export(context: &Context, args: &QuotaFileArgs) -> Outcome {
     let accounts = handle.accounts(kind).map_err(ve_failure)?;
     let file = QuotaFile {
         kind,
-        grace: handle.info().map_err(ve_failure)?.grace_periods(Scope::from(kind)),
+        grace: handle
+            .info()
+            .map_err(ve_failure)?
+            .grace_periods(Scope::from(kind)),
         entries: accounts.iter().map(entry).collect(),
     };
     replace(&args.file, &vfsv1::write(&file)).map_err(|error| unusable(&args.file, error))?;
@@ -38,8 +41,8 @@ pub(crate) fn export(context: &Context, args: &QuotaFileArgs) -> Outcome {
 pub(crate) fn import(context: &Context, args: &QuotaFileArgs) -> Outcome {
     let kind = kind(args)?;
     let bytes = fs::read(&args.file).map_err(|error| unusable(&args.file, error))?;
-    let file = vfsv1::read(&bytes)
-        .map_err(|error| usage(format!("{}: {error}", args.file.display())))?;
+    let file =
+        vfsv1::read(&bytes).map_err(|error| usage(format!("{}: {error}", args.file.display())))?;
     if file.kind != kind {
         return Err(usage(format!(
             "{} is a file of {}s: give the other of -u and -g",
@@ -61,7 +64,9 @@ fn kind(args: &QuotaFileArgs) -> Result<QuotaType, Failure<VzquotaExit>> {
     match (args.user, args.group) {
         (true, false) => Ok(QuotaType::User),
         (false, true) => Ok(QuotaType::Group),
-        _ => Err(usage("say whose limits: give -u for users or -g for groups")),
+        _ => Err(usage(
+            "say whose limits: give -u for users or -g for groups",
+        )),
     }
 }
 
@@ -80,11 +85,7 @@ fn entry(account: &Account) -> QuotaFileEntry {
 
 /// Periods first: limits start timers with them. Deadlines last: they count only while a timer runs. Returns how many
 /// accounts changed.
-fn take_over(
-    context: &Context,
-    handle: &mut VeHandle,
-    file: &QuotaFile,
-) -> Result<usize, VeError> {
+fn take_over(context: &Context, handle: &mut VeHandle, file: &QuotaFile) -> Result<usize, VeError> {
     handle.order(&Request::SetGracePeriods {
         scope: Scope::from(file.kind),
         space: Some(file.grace.space),
@@ -100,7 +101,9 @@ fn take_over(
         let subject = file.kind.subject(entry.id);
         let unused = (Limits::UNLIMITED, Deadlines::NONE);
         let (limits, deadlines) = present.get(&subject).copied().unwrap_or(unused);
-        if limits == entry.limits && (entry.deadlines == deadlines || entry.deadlines == Deadlines::NONE) {
+        if limits == entry.limits
+            && (entry.deadlines == deadlines || entry.deadlines == Deadlines::NONE)
+        {
             continue;
         }
         changed += 1;
