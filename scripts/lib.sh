@@ -21,7 +21,7 @@ processes_below() {
     for cmdline in /proc/[0-9]*/cmdline; do
         pid=${cmdline#/proc/}
         pid=${pid%/cmdline}
-        [ "$pid" -ne "$$" ] && [ "$pid" -ne "$BASHPID" ] || continue
+        if [ "$pid" -eq "$$" ] || [ "$pid" -eq "$BASHPID" ]; then continue; fi
         if tr '\0' ' ' 2>/dev/null <"$cmdline" | grep -qF -- "$1/"; then
             echo "$pid"
         fi

@@ -51,7 +51,11 @@ impl Host {
     #[track_caller]
     fn vzctl(&self, args: &[&str]) -> Outcome {
         let mut command = self.command("vzctl");
-        finish(command.args(["--quiet", "--runtime", self.runtime]).args(args))
+        finish(
+            command
+                .args(["--quiet", "--runtime", self.runtime])
+                .args(args),
+        )
     }
 
     #[track_caller]
@@ -81,7 +85,13 @@ impl Host {
         let table = std::fs::read_to_string("/proc/self/mounts").expect("mount table");
         let root = self.path("vz/root").display().to_string();
         assert!(!table.contains(&root), "{table}");
-        for dir in ["vz/private", "vz/lock", "etc/vz/conf", "run/vz", "var/lib/simfs"] {
+        for dir in [
+            "vz/private",
+            "vz/lock",
+            "etc/vz/conf",
+            "run/vz",
+            "var/lib/simfs",
+        ] {
             let entries = std::fs::read_dir(self.path(dir));
             let left: Vec<_> = entries.into_iter().flatten().flatten().collect();
             assert!(left.is_empty(), "{dir}: {left:?}");
@@ -114,32 +124,60 @@ fn is_mount(path: &Path) -> bool {
 
 /// create, start, exec, set, stop, destroy.
 fn life(runtime: &'static str) {
-    let Some(host) = Host::new(runtime) else { return };
+    let Some(host) = Host::new(runtime) else {
+        return;
+    };
     host.assert_status("101", "deleted unmounted down");
-    let limits = ["--diskspace", "1G:1.1G", "--diskinodes", "200000:220000"];
-    host.create("101", &[&limits[..], &["--hostname", "web"]].concat()).ok();
+    let limits = ["--diskspace", "300M:320M", "--diskinodes", "200000:220000"];
+    host.create("101", &[&limits[..], &["--hostname", "web"]].concat())
+        .ok();
     host.assert_status("101", "exist unmounted down");
     host.create("101", &[]).refused(44, "exists already");
 
     host.vzctl(&["start", "101"]).ok();
     host.assert_status("101", "exist mounted running");
     host.vzctl(&["start", "101"]).refused(32, "running already");
-    let seen = host.exec("101", "hostname; echo $$; cat /etc/hostname").ok().stdout;
-    assert!(seen.starts_with("web\n") && seen.ends_with("web\n"), "{seen}");
+    let seen = host
+        .exec("101", "hostname; echo $$; cat /etc/hostname")
+        .ok()
+        .stdout;
+    assert!(
+        seen.starts_with("web\n") && seen.ends_with("web\n"),
+        "{seen}"
+    );
     host.exec("101", "exit 7").expect(7);
-    let own = host.exec("101", "cat /proc/1/comm; cat /proc/mounts").ok().stdout;
+    let own = host
+        .exec("101", "cat /proc/1/comm; cat /proc/mounts")
+        .ok()
+        .stdout;
     assert!(own.contains("/dev/simfs / fuse.simfs"), "{own}");
-    host.exec("101", "dd if=/dev/zero of=/big bs=1M count=1200 2>&1").expect(1);
+    host.exec("101", "dd if=/dev/zero of=/big bs=1M count=150 2>&1")
+        .expect(1);
     host.exec("101", "rm /big").ok();
 
-    host.vzctl(&["set", "101", "--diskspace", "2G:2.2G", "--hostname", "web2", "--save"]).ok();
+    host.vzctl(&[
+        "set",
+        "101",
+        "--diskspace",
+        "2G:2.2G",
+        "--hostname",
+        "web2",
+        "--save",
+    ])
+    .ok();
     assert_eq!(host.exec("101", "hostname").ok().stdout, "web2\n");
-    let blocks = host.exec("101", "df -Pk / | tail -n1 | awk '{print $2}'").ok().stdout;
+    let blocks = host
+        .exec("101", "df -Pk / | tail -n1 | awk '{print $2}'")
+        .ok()
+        .stdout;
     assert_eq!(blocks.trim(), "2097152");
     let columns = "ctid,status,diskspace.s,diskspace.h,diskinodes.h,hostname";
     let list = host.vzlist(&["-H", "-o", columns]).ok().stdout;
     let words: Vec<&str> = list.split_whitespace().collect();
-    assert_eq!(words, ["101", "running", "2097152", "2306867", "220000", "web2"]);
+    assert_eq!(
+        words,
+        ["101", "running", "2097152", "2306867", "220000", "web2"]
+    );
 
     host.vzctl(&["destroy", "101"]).refused(32, "running");
     host.vzctl(&["stop", "101"]).ok();
@@ -162,20 +200,36 @@ fn a_ve_lives_with_runc() {
 
 #[test]
 fn two_ves_do_not_see_each_other() {
-    let Some(host) = Host::new("runc") else { return };
+    let Some(host) = Host::new("crun") else {
+        return;
+    };
     for ve in ["101", "102"] {
         host.create(ve, &[]).ok();
         host.vzctl(&["start", ve]).ok();
     }
-    host.exec("101", "touch /only-101; echo 101 > /run/mark").ok();
+    host.exec("101", "touch /only-101; echo 101 > /run/mark")
+        .ok();
     host.exec("102", "ls /only-101 /run/mark").expect(2);
     let pids = host.exec("102", "ls -d /proc/[0-9]* | wc -l").ok().stdout;
     assert!(pids.trim().parse::<u32>().expect("a number") < 8, "{pids}");
     // Neither the host's devices nor its kernel's switches are in reach.
-    host.exec("101", "mknod /tmp/disk b 254 0 && head -c1 /tmp/disk").expect(1);
-    host.exec("101", "echo x > /proc/sys/kernel/core_pattern").expect(1);
+    host.exec("101", "mknod /tmp/disk b 254 0 && head -c1 /tmp/disk")
+        .expect(1);
+    host.exec("101", "echo x > /proc/sys/kernel/core_pattern")
+        .expect(1);
+    // A session in one VE does not hold the other.
+    let mut session = host.command("vzctl");
+    let mut session = session
+        .args(["exec", "101", "sleep 30"])
+        .spawn()
+        .expect("a session");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let begin = std::time::Instant::now();
+    host.vzctl(&["stop", "102", "--fast"]).ok();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(15));
+    host.vzctl(&["stop", "101", "--fast"]).ok();
+    session.wait().expect("the session ends with its VE");
     for ve in ["101", "102"] {
-        host.vzctl(&["stop", ve, "--fast"]).ok();
         host.vzctl(&["destroy", ve]).ok();
     }
     host.assert_nothing_left();
@@ -183,19 +237,27 @@ fn two_ves_do_not_see_each_other() {
 
 #[test]
 fn a_step_that_fails_leaves_nothing_that_blocks_the_next() {
-    let Some(host) = Host::new("crun") else { return };
-    host.vzctl(&["create", "101", "--ostemplate", "none"]).refused(91, "'none'");
-    host.create("101", &["--diskspace", "1M"]).refused(46, "--diskspace");
-    host.create("101", &["--diskspace", "2G:1G"]).refused(21, "--diskspace");
-    host.vzctl(&["start", "101"]).refused(43, "vzctl create 101");
+    let Some(host) = Host::new("crun") else {
+        return;
+    };
+    host.vzctl(&["create", "101", "--ostemplate", "none"])
+        .refused(91, "'none'");
+    host.create("101", &["--diskspace", "1M"])
+        .refused(46, "--diskspace");
+    host.create("101", &["--diskspace", "2G:1G"])
+        .refused(21, "--diskspace");
+    host.vzctl(&["start", "101"])
+        .refused(43, "vzctl create 101");
     host.assert_nothing_left();
     // Files of a create that was killed.
     std::fs::create_dir_all(host.path("vz/private/101.tmp/x")).expect("left-overs");
     host.create("101", &[]).ok();
 
-    host.vzctl(&["start", "101", "--", "/bin/false"]).refused(3, "ended at once");
+    host.vzctl(&["start", "101", "--", "/bin/false"])
+        .refused(3, "ended at once");
     host.assert_status("101", "exist unmounted down");
-    host.vzctl(&["start", "101", "--", "/no/such/program"]).expect(3);
+    host.vzctl(&["start", "101", "--", "/no/such/program"])
+        .expect(3);
     host.assert_status("101", "exist unmounted down");
     let script = host.path("etc/vz/conf/101.mount");
     std::fs::write(&script, "#!/bin/sh\nexit 1\n").expect("action script");

@@ -53,7 +53,8 @@ impl Epoch {
 pub struct Identity {
     /// The VE.
     pub ve: VeId,
-    /// The boot of the host: what only memory held is lost with it.
+    /// The boot of the host, without which memory is lost, and the private area, without which file handles mean nothing. At
+    /// most 64 bytes count.
     pub boot: String,
     /// A number of the journal's own, which the store names as long as the journal counts.
     pub session: u64,

@@ -267,7 +267,7 @@ fn serve(
     proc_fd::prepare().map_err(StartError::step("/proc"))?;
     confine::enter(kept, &run.join("root"))
         .map_err(StartError::step("the daemon cannot confine itself"))?;
-    let journal = recovery::Service::prepare(run, config.ve, area.has_handles());
+    let journal = recovery::Service::prepare(run, config.ve, &area);
     let engine = open_engine(config, &area, &journal)?;
     let recovered = begin_service(config, &engine, &area, &journal)?;
     count_if_new(&engine, &area)?;

@@ -1,40 +1,39 @@
 //! Watches what a private area occupies while others work on it.
 //!
 //! A walk that adds up files is no snapshot: it can count one file before it shrinks and another after it grew into
-//! the room. The file system's own count of free blocks is one number at one moment, so the private area must be
-//! alone on its file system.
+//! the room. So the daemon, which makes every change, is stopped for the time of each walk. The file system's own count
+//! of free blocks would not do: while ext4 writes a plain 4 MiB file out, it shows up to 6 MiB in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, sleep};
+use std::time::Duration;
 
-use rustix::fs::statvfs;
+use rustix::process::{Pid, Signal, kill_process};
 
-/// Asks a file system again and again how much of it is used, until stopped.
+use super::figures::{Amount, count};
+
+/// Counts a tree again and again until stopped.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<(u64, u64)>>,
-}
-
-/// Bytes in use.
-pub(crate) fn used(file_system: &Path) -> u64 {
-    let figures = statvfs(file_system).expect("statvfs");
-    (figures.f_blocks - figures.f_bfree) * figures.f_frsize
+    thread: Option<JoinHandle<(Amount, u64)>>,
 }
 
 impl Sampler {
-    pub(crate) fn start(file_system: &Path) -> Self {
+    /// Counts `tree`, which the process `daemon` alone changes.
+    pub(crate) fn start(tree: &Path, daemon: u32) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
-        let (place, seen): (PathBuf, _) = (file_system.to_owned(), Arc::clone(&ended));
+        let (tree, seen): (PathBuf, _) = (tree.to_owned(), Arc::clone(&ended));
         let thread = std::thread::spawn(move || {
-            let (mut most, mut samples) = (0, 0);
+            let (mut most, mut samples) = (Amount::default(), 0);
             while !seen.load(Ordering::Relaxed) {
-                most = most.max(used(&place));
+                let now = while_stopped(daemon, || count(&tree).ve);
+                most.space = most.space.max(now.space);
+                most.inodes = most.inodes.max(now.inodes);
                 samples += 1;
-                // Two processors are shared with the workers.
-                std::thread::sleep(std::time::Duration::from_micros(200));
+                sleep(Duration::from_millis(5));
             }
             (most, samples)
         });
@@ -44,8 +43,8 @@ impl Sampler {
         }
     }
 
-    /// The most bytes in use at one moment, and the number of samples.
-    pub(crate) fn stop(mut self) -> (u64, u64) {
+    /// The most of each amount at one moment, and the number of samples.
+    pub(crate) fn stop(mut self) -> (Amount, u64) {
         self.ended.store(true, Ordering::Relaxed);
         self.thread
             .take()
@@ -59,4 +58,29 @@ impl Drop for Sampler {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
     }
+}
+
+/// Runs `look` while no thread of a process does anything.
+fn while_stopped<T>(process: u32, look: impl FnOnce() -> T) -> T {
+    let pid = i32::try_from(process)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id");
+    kill_process(pid, Signal::STOP).expect("stop the daemon");
+    while !is_stopped(process) {
+        sleep(Duration::from_micros(100));
+    }
+    let seen = look();
+    kill_process(pid, Signal::CONT).expect("continue the daemon");
+    seen
+}
+
+/// Whether every thread is stopped: system calls that were under way are done then.
+fn is_stopped(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("threads");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    })
 }

@@ -8,7 +8,7 @@ use crate::harness::container::Guest;
 const ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups";
 const BOB: &str = "setpriv --reuid 1002 --regid 1002 --clear-groups";
 
-// S61: what the VE's administrator sets holds for the next request.
+// S45: what the VE's administrator sets holds for the next request.
 #[test]
 fn a_user_meets_the_limits_and_others_write_on() {
     let Some(ve) = debian("crun", "rw") else {
@@ -62,7 +62,7 @@ fn a_user_meets_the_limits_and_others_write_on() {
     ve.assert_exact();
 }
 
-// S62: what the host sets for a user of a running VE is seen inside at once.
+// S46: what the host sets for a user of a running VE is seen inside at once.
 #[test]
 fn what_the_host_sets_is_seen_inside_at_once() {
     let Some(ve) = debian("crun", "rw") else {
@@ -97,7 +97,7 @@ fn what_the_host_sets_is_seen_inside_at_once() {
     );
 }
 
-// S63: any number of ids, also for the tools. `SIMFS_TEST_IDS` says how many.
+// S47: any number of ids, also for the tools. `SIMFS_TEST_IDS` says how many.
 #[test]
 fn many_ids_are_reported() {
     let ids: u32 = std::env::var("SIMFS_TEST_IDS").map_or(5_000, |ids| ids.parse().unwrap());

@@ -68,7 +68,7 @@ fn ask(
     }
 }
 
-// S64: who administers from inside: root of the VE, or with quotaadmin=strict CAP_SYS_ADMIN in the VE's namespace.
+// S48: who administers from inside: root of the VE, or with quotaadmin=strict CAP_SYS_ADMIN in the VE's namespace.
 #[test]
 fn root_of_the_ve_administers() {
     let Some(ve) = debian("crun", "quotaadmin=root") else {
@@ -114,7 +114,7 @@ fn strictly_only_cap_sys_admin_administers() {
     );
 }
 
-// S65: nothing is told of devices and paths to those who may not look.
+// S49: nothing is told of devices and paths to those who may not look.
 #[test]
 fn other_devices_are_not_ours() {
     let Some(ve) = debian("crun", "rw") else {

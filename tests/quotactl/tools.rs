@@ -105,7 +105,7 @@ fn tools_work(runtime: &'static str) {
     assert!(!loops.contains(ve.prefix().to_str().unwrap()), "{loops}");
 }
 
-// S60: Debian's quota tools work unmodified inside the VE.
+// S44: Debian's quota tools work unmodified inside the VE.
 #[test]
 fn tools_work_under_crun() {
     tools_work("crun");

@@ -235,8 +235,10 @@ impl ResourceGroups {
         }
         for step in steps {
             for controller in CONTROLLERS {
-                let _noticed_later =
-                    fs::write(step.join("cgroup.subtree_control"), format!("+{controller}"));
+                let _noticed_later = fs::write(
+                    step.join("cgroup.subtree_control"),
+                    format!("+{controller}"),
+                );
             }
         }
     }

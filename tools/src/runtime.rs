@@ -18,11 +18,17 @@ use thiserror::Error;
 use crate::cgroup::{Layout, ResourceGroups};
 use crate::paths::Paths;
 
-/// Joins groups, hides the first generation of cgroups when asked to, and becomes the runtime.
-const WRAPPER: &str = "groups=$1; hide=$2; shift 2; IFS=:\n\
+/// Joins groups, shows the second generation of cgroups only, and becomes the runtime.
+///
+/// The namespace that it does this in may live as long as a session in the VE. So it lets go of the roots of all VEs
+/// but the one to start: none could be unmounted to the end otherwise.
+const WRAPPER: &str = "groups=$1; keep=$2; shift 2; IFS=:\n\
     for group in $groups; do [ -d \"$group\" ] && { echo $$ > \"$group/cgroup.procs\" || exit 125; }; done\n\
     unset IFS\n\
-    [ \"$hide\" = no ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 125\n\
+    while read -r source place kind rest; do\n\
+    [ \"$kind\" != fuse.simfs ] || [ \"$place\" = \"$keep\" ] || umount -l \"$(printf %b \"$place\")\"\n\
+    done < /proc/self/mounts\n\
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 125\n\
     exec \"$@\"";
 
 /// Which program.
@@ -98,6 +104,8 @@ pub struct Runtime {
     kind: Kind,
     id: String,
     root: PathBuf,
+    /// Where the VE is mounted, as the mount table shows it.
+    mount: String,
     groups: ResourceGroups,
 }
 
@@ -106,6 +114,8 @@ pub struct Runtime {
 enum Place {
     Host,
     Ve,
+    /// The VE's, and its root is needed.
+    Start,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +145,10 @@ impl Runtime {
             kind,
             id: ve.to_string(),
             root: paths.instance_dir(ve).join("containers"),
+            mount: paths
+                .root(ve)
+                .map(|root| escaped(&root))
+                .unwrap_or_default(),
             groups: ResourceGroups::of(paths, ve),
         })
     }
@@ -163,7 +177,7 @@ impl Runtime {
         let output = fs::File::create(console).map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let status = self
-            .command(Place::Ve)
+            .command(Place::Start)
             .args(["run", "--detach", "--bundle"])
             .arg(bundle)
             .arg(&self.id)
@@ -256,9 +270,10 @@ impl Runtime {
             command.arg("--root").arg(&self.root);
             return command;
         }
-        let members = match place {
-            Place::Ve => self.groups.first_generation_members(),
-            Place::Host => Vec::new(),
+        let (members, keep) = match place {
+            Place::Start => (self.groups.first_generation_members(), self.mount.as_str()),
+            Place::Ve => (self.groups.first_generation_members(), ""),
+            Place::Host => (Vec::new(), ""),
         };
         let groups: Vec<String> = members
             .iter()
@@ -266,8 +281,16 @@ impl Runtime {
             .collect();
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "--propagation", "private", "sh", "-c", WRAPPER, "sh"])
-            .args([&groups.join(":"), "yes", self.kind.name(), "--root"])
+            .args([
+                "--mount",
+                "--propagation",
+                "slave",
+                "sh",
+                "-c",
+                WRAPPER,
+                "sh",
+            ])
+            .args([&groups.join(":"), keep, self.kind.name(), "--root"])
             .arg(&self.root);
         command
     }
@@ -288,6 +311,16 @@ impl Runtime {
             message: line.unwrap_or("failed and said nothing").trim().to_owned(),
         }
     }
+}
+
+/// A path as the mount table writes it (proc_pid_mounts(5)).
+fn escaped(path: &Path) -> String {
+    path.display()
+        .to_string()
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011")
+        .replace('\n', "\\012")
 }
 
 /// Whether a program is in the search path, or where administrators' programs are.

@@ -164,9 +164,10 @@ fn space_pair(value: &str) -> Result<String, ValueError> {
 }
 
 fn inode_pair(value: &str) -> Result<String, ValueError> {
-    pair(value, |part| {
-        Ok(parse_inodes(part)?.map(quota::Inodes::get))
-    })
+    pair(
+        value,
+        |part| Ok(parse_inodes(part)?.map(quota::Inodes::get)),
+    )
 }
 
 fn whole(value: &str, wanted: &'static str) -> Result<u64, ValueError> {
@@ -396,11 +397,7 @@ mod tests {
             ("cpulimit", "150", Some("150")),
             ("ram", "512M", Some("131072:131072")),
             ("ram", "8192", Some("2:2")),
-            (
-                "physpages",
-                "0:9223372036854775807",
-                Some("0:unlimited"),
-            ),
+            ("physpages", "0:9223372036854775807", Some("0:unlimited")),
             ("iolimit", "10", Some("10485760")),
             ("iolimit", "512K", Some("524288")),
             ("iolimit", "3G", None),
@@ -408,7 +405,11 @@ mod tests {
             ("hostname", "web-1.example.org", Some("web-1.example.org")),
             ("hostname", "a b", None),
             ("hostname", "", None),
-            ("nameserver", "192.0.2.1 2001:db8::1", Some("192.0.2.1 2001:db8::1")),
+            (
+                "nameserver",
+                "192.0.2.1 2001:db8::1",
+                Some("192.0.2.1 2001:db8::1"),
+            ),
             ("nameserver", "ns1", None),
             ("devnodes", "fuse:rw", Some("fuse:rw")),
             ("devnodes", "../sda:rw", None),

@@ -230,10 +230,7 @@ mod tests {
             "# mine\nHOSTNAME=old\nOTHER=1\nHOSTNAME=again\n",
         )
         .unwrap();
-        let changes = [
-            ("HOSTNAME", "new".to_owned()),
-            ("ONBOOT", "yes".to_owned()),
-        ];
+        let changes = [("HOSTNAME", "new".to_owned()), ("ONBOOT", "yes".to_owned())];
         VeConfig::save(&paths, ve, &changes).unwrap();
         let text = std::fs::read_to_string(paths.ve_config_file(ve)).unwrap();
         assert_eq!(

@@ -20,6 +20,8 @@ mod host;
 mod mounted;
 #[path = "cli/quota_file.rs"]
 mod quota_file;
+#[path = "cli/runtime.rs"]
+mod runtime;
 #[path = "cli/second_level.rs"]
 mod second_level;
 #[path = "cli/store.rs"]

@@ -17,7 +17,7 @@ pub enum Unusable {
     /// There is none.
     #[error("there is no journal")]
     Missing,
-    /// It is of another VE, of another mount, or from before the host was started.
+    /// It is of another VE, of another mount or private area, or from before the host was started.
     #[error("the journal is {0}")]
     Foreign(&'static str),
     /// The daemon could not write it any more.
@@ -62,7 +62,7 @@ impl Image {
             return Err(Unusable::Foreign("of another VE"));
         }
         if header.identity.boot != expected.boot {
-            return Err(Unusable::Foreign("from before the host was started"));
+            return Err(Unusable::Foreign("from before the host was started, or of another private area"));
         }
         if header.identity.session != expected.session {
             return Err(Unusable::Foreign("of another mount"));

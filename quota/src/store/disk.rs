@@ -202,8 +202,17 @@ impl SledStore {
         op: &'static str,
         work: impl FnOnce(&mut Handle) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.sized_call(op, 0, work)
+    }
+
+    fn sized_call<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        bytes: usize,
+        work: impl FnOnce(&mut Handle) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let handle = Arc::clone(&self.handle);
-        self.worker.run(op, move || work(&mut handle.lock()))?
+        self.worker.run_sized(op, bytes, move || work(&mut handle.lock()))?
     }
 }
 
@@ -222,7 +231,7 @@ impl Store for SledStore {
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let batch = batch.clone();
-        self.handle_call("commit", move |handle| {
+        self.sized_call("commit", batch.size(), move |handle| {
             handle.with(|db| staged::commit(db, &batch))?;
             handle.end_failures();
             Ok(())

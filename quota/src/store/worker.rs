@@ -21,6 +21,9 @@ pub type OnHang = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// A rate that a store which does not hang exceeds by far.
+const BYTES_PER_SECOND: usize = 64 << 10;
+
 /// The thread and the way to it.
 pub(super) struct Worker {
     /// Held while a call is under way, so that the time limit is that of one call. Never nested.
@@ -52,6 +55,18 @@ impl Worker {
         op: &'static str,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.run_sized(op, 0, job)
+    }
+
+    /// The same for a call that moves this many bytes: each started 64 KiB may take a second more.
+    pub(super) fn run_sized<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        bytes: usize,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let seconds = u64::try_from(bytes.div_ceil(BYTES_PER_SECOND)).unwrap_or(u64::MAX);
+        let limit = self.limit.saturating_add(Duration::from_secs(seconds));
         let jobs = self.jobs.lock();
         if self.hung.load(Ordering::Acquire) {
             return Err(self.timeout(op));
@@ -66,7 +81,7 @@ impl Worker {
             return Err(self.timeout(op));
         }
         let started = Instant::now();
-        let result = answered.recv_timeout(self.limit);
+        let result = answered.recv_timeout(limit);
         match result {
             Ok(value) => Ok(value),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

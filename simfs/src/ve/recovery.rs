@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use quota::inode::{Charged, InodeId};
@@ -28,6 +29,8 @@ pub(super) struct Service {
     run_dir: PathBuf,
     identity: Identity,
     journal: Arc<dyn Journal>,
+    /// Whether the store names the journal.
+    began: AtomicBool,
 }
 
 /// How the VE came into service.
@@ -41,12 +44,14 @@ pub(super) struct Recovered {
 
 impl Service {
     /// Makes the journal of a new mount. The one of the last mount is left alone.
-    pub(super) fn prepare(run_dir: &Path, ve: VeId, has_handles: bool) -> Self {
+    pub(super) fn prepare(run_dir: &Path, ve: VeId, area: &PrivateArea) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let session = u64::try_from(now.as_nanos()).unwrap_or(0);
-        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        let root = area.root_stat();
+        let boot = format!("{}/{:x}/{:x}", boot.trim(), root.dev, root.ino);
         let identity = Identity { ve, boot, session };
-        let made = match has_handles {
+        let made = match area.has_handles() {
             true => FileJournal::create(&file(run_dir, session), identity.clone()),
             false => Err(io::Error::other("the backing file system has no file handles")),
         };
@@ -57,7 +62,7 @@ impl Service {
                 Arc::new(NoJournal)
             }
         };
-        Self { run_dir: run_dir.to_owned(), identity, journal }
+        Self { run_dir: run_dir.to_owned(), identity, journal, began: AtomicBool::new(false) }
     }
 
     /// What the engine is to tell of changes.
@@ -90,6 +95,7 @@ impl Service {
             }
         }
         engine.begin_service(self.identity.session, recovered.is_unknown)?;
+        self.began.store(true, Ordering::Relaxed);
         self.remove_others();
         Ok(recovered)
     }
@@ -139,6 +145,14 @@ impl Service {
                 // One that stays costs space, no more: no store names it.
                 let _ = fs::remove_file(entry.path());
             }
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if !self.began.load(Ordering::Relaxed) {
+            let _ = fs::remove_file(file(&self.run_dir, self.identity.session));
         }
     }
 }

@@ -346,9 +346,8 @@ fn row_json(row: &Row) -> Value {
         object.insert((*name).to_owned(), value);
     }
     for name in ["diskspace", "diskinodes"] {
-        let figure = |part: &str| -> Option<u64> {
-            row.value(&format!("{name}{part}"))?.parse().ok()
-        };
+        let figure =
+            |part: &str| -> Option<u64> { row.value(&format!("{name}{part}"))?.parse().ok() };
         let figures =
             json!({ "usage": figure(""), "softlimit": figure(".s"), "hardlimit": figure(".h") });
         object.insert(name.into(), figures);

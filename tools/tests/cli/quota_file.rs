@@ -21,7 +21,7 @@ fn grace(host: &Host, kind: &str) -> serde_json::Value {
     stat["second_level"][kind]["grace_periods"].clone()
 }
 
-// S70: limits move from VE to VE in the quota tools' own format.
+// S50: limits move from VE to VE in the quota tools' own format.
 #[test]
 fn what_is_exported_can_be_imported() {
     for (flag, kind) in [("-u", "users"), ("-g", "groups")] {

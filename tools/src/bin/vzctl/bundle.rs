@@ -228,7 +228,10 @@ fn usual_devices() -> Vec<Access> {
 fn given_devices(config: &VeConfig) -> Fallible<(Vec<Value>, Vec<Access>)> {
     let (mut nodes, mut access) = (Vec::new(), Vec::new());
     let words = config.get("DEVNODES").unwrap_or_default();
-    for (name, letters) in words.split_whitespace().filter_map(|word| word.split_once(':')) {
+    for (name, letters) in words
+        .split_whitespace()
+        .filter_map(|word| word.split_once(':'))
+    {
         if letters == "none" {
             continue;
         }
@@ -263,7 +266,11 @@ fn capabilities(config: &VeConfig, permitted: &[String]) -> Vec<String> {
         .iter()
         .map(|name| format!("CAP_{name}"))
         .collect();
-    for word in config.get("CAPABILITY").unwrap_or_default().split_whitespace() {
+    for word in config
+        .get("CAPABILITY")
+        .unwrap_or_default()
+        .split_whitespace()
+    {
         let Some((name, switch)) = word.split_once(':') else {
             continue;
         };

@@ -53,7 +53,11 @@ fn changes(args: &CreateArgs) -> Fallible<Changes> {
     let mut changes = args.settings.changes()?;
     for (key, value) in [("VE_PRIVATE", &args.private), ("VE_ROOT", &args.root)] {
         let Some(value) = value else { continue };
-        if !value.starts_with('/') || value.chars().any(|letter| letter.is_control() || letter == '"') {
+        if !value.starts_with('/')
+            || value
+                .chars()
+                .any(|letter| letter.is_control() || letter == '"')
+        {
             return Err(Failure::new(
                 VzctlExit::Value,
                 format!("'{value}' is not a place for {key}: give an absolute path"),

@@ -39,7 +39,10 @@ pub(crate) fn run(context: &Context) -> Outcome {
     if state.is_mounted {
         return Err(Failure::new(
             VzctlExit::Mounted,
-            format!("mounted: unmount it first with 'vzctl umount {}'", context.ve),
+            format!(
+                "mounted: unmount it first with 'vzctl umount {}'",
+                context.ve
+            ),
         ));
     }
     context.tell(&format!(

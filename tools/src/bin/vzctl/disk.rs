@@ -92,10 +92,12 @@ impl Wanted {
         }
         if let Some(limit) = self.ugid_limit {
             orders.push(Request::SetUgidLimit(limit));
-            orders.extend([Scope::Users, Scope::Groups].map(|scope| Request::SetEnforced {
-                scope,
-                on: limit > 0,
-            }));
+            orders.extend(
+                [Scope::Users, Scope::Groups].map(|scope| Request::SetEnforced {
+                    scope,
+                    on: limit > 0,
+                }),
+            );
         }
         orders
     }

@@ -71,10 +71,7 @@ pub(crate) fn action_script(context: &Context, runtime: &Runtime, script: &Path)
 /// Gives a script to the VE's shell; its exit code.
 fn feed(context: &Context, runtime: &Runtime, script: &Path) -> Fallible<u8> {
     let file = File::open(script).map_err(|error| {
-        Failure::new(
-            VzctlExit::Script,
-            format!("{}: {error}", script.display()),
-        )
+        Failure::new(VzctlExit::Script, format!("{}: {error}", script.display()))
     })?;
     let mut command: Command = runtime.exec(&environment(), false);
     let status = command

@@ -15,7 +15,8 @@ use simfs_tools::ve_config::VeConfig;
 use crate::{Context, Fallible};
 
 /// A first program for trees that have none: it collects orphans, and ends its VE when it is told to.
-const WAITER: &str = "trap 'kill -TERM -1; sleep 1; exit 0' TERM; while :; do sleep 1000000 & wait $!; done";
+const WAITER: &str =
+    "trap 'kill -TERM -1; sleep 1; exit 0' TERM; while :; do sleep 1000000 & wait $!; done";
 
 /// How a VE is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +121,14 @@ impl Tree {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o644);
         let file = rustix::fs::openat(&dir, &beside, flags | OFlags::CLOEXEC, mode)?;
-        let written = File::from(file)
-            .write_all(text.as_bytes())
-            .and_then(|()| Ok(rustix::fs::renameat(dir.as_fd(), &beside, dir.as_fd(), name)?));
+        let written = File::from(file).write_all(text.as_bytes()).and_then(|()| {
+            Ok(rustix::fs::renameat(
+                dir.as_fd(),
+                &beside,
+                dir.as_fd(),
+                name,
+            )?)
+        });
         if written.is_err() {
             let _is_gone = rustix::fs::unlinkat(&dir, &beside, AtFlags::empty());
         }
@@ -196,6 +202,9 @@ mod tests {
         std::fs::remove_file(&init).unwrap();
         std::fs::write(&init, "").unwrap();
         let (program, halt) = tree.first_program().unwrap();
-        assert_eq!((program, halt), (vec!["/sbin/init".to_owned()], Halt::Command));
+        assert_eq!(
+            (program, halt),
+            (vec!["/sbin/init".to_owned()], Halt::Command)
+        );
     }
 }

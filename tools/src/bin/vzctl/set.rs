@@ -26,14 +26,13 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     }
     let state = context.must_exist()?;
     check_name(context, &changes)?;
-    let config = config.with(&changes);
     if has(&changes, Effect::Disk) {
         disk::apply(context, &only(context, &changes)?)?;
     }
     let refused = if state.is_running() {
-        apply_running(context, &config, &changes, state.pid)?
+        apply_running(context, &config.with(&changes), &changes, state.pid)?
     } else {
-        check_kept(args, &changes)?;
+        check_kept(args, &config, &changes)?;
         Vec::new()
     };
     if args.save {
@@ -107,7 +106,9 @@ fn apply_running(
     let mut refused = Vec::new();
     if has(changes, Effect::Group) {
         let runtime = context.runtime(config)?;
-        refused = runtime.groups().apply(&only(context, changes)?, start::device(context));
+        refused = runtime
+            .groups()
+            .apply(&only(context, changes)?, start::device(context));
     }
     if has(changes, Effect::Guest) {
         let root = context.paths.root(context.ve).map_err(system)?;
@@ -128,11 +129,13 @@ fn apply_running(
     Ok(refused)
 }
 
-/// Refuses what would be lost: only disk limits of a VE that does not run are kept without `--save`.
-fn check_kept(args: &SetArgs, changes: &Changes) -> Fallible<()> {
-    let lost = changes
-        .iter()
-        .find(|(key, _)| of_key(key).is_some_and(|setting| setting.effect != Effect::Disk));
+/// Refuses what would be lost: of a VE that does not run, only disk limits are changed without `--save`.
+fn check_kept(args: &SetArgs, config: &VeConfig, changes: &Changes) -> Fallible<()> {
+    let own = config.assigned();
+    let lost = changes.iter().find(|change| {
+        let is_disk = of_key(change.0).is_some_and(|setting| setting.effect == Effect::Disk);
+        !is_disk && !own.contains(change)
+    });
     match lost {
         Some((key, _)) if !args.save => Err(Failure::new(
             VzctlExit::NotRunning,

@@ -50,8 +50,7 @@ pub(crate) fn find(paths: &Paths, name: &str) -> Fallible<Template> {
     }
     let found = FORMS.into_iter().find_map(|(suffix, option)| {
         let path = cache.join(format!("{name}.{suffix}"));
-        path.is_file()
-            .then_some(Template::Archive { path, option })
+        path.is_file().then_some(Template::Archive { path, option })
     });
     found.ok_or_else(|| {
         Failure::new(

@@ -1,0 +1,54 @@
+//! Templates of what others have made.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use simfs_tools::exit::{Failure, VzctlExit};
+
+use crate::args::ImportArgs;
+use crate::{Fallible, Workshop, check_name, oci, program, system};
+
+pub(crate) fn import(cache: &Path, args: &ImportArgs) -> Fallible<()> {
+    check_name(&args.name)?;
+    let workshop = Workshop::open(cache, &args.name)?;
+    let tree = workshop.dir.join("root");
+    fs::create_dir(&tree).map_err(system)?;
+    if args.source.is_file() {
+        unpack(&args.source, &tree)?;
+    } else if args.source.join("index.json").is_file() {
+        oci::unpack(&args.source, &workshop.dir, &tree)?;
+    } else {
+        return Err(Failure::new(
+            VzctlExit::Value,
+            format!(
+                "'{}' is neither a tar file nor an OCI image layout (a directory with index.json)",
+                args.source.display()
+            ),
+        ));
+    }
+    if tree.join("bin/sh").symlink_metadata().is_err()
+        && tree.join("sbin/init").symlink_metadata().is_err()
+    {
+        return Err(Failure::new(
+            VzctlExit::BrokenVe,
+            format!(
+                "'{}' holds neither /sbin/init nor /bin/sh: it is not a whole root directory",
+                args.source.display()
+            ),
+        ));
+    }
+    workshop.publish(&tree, cache, &args.name, args.form)
+}
+
+/// Unpacks a tar file of any compression that tar knows into an empty directory.
+pub(crate) fn unpack(file: &Path, tree: &Path) -> Fallible<()> {
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--numeric-owner", "--same-owner"])
+        .args(["--preserve-permissions", "--xattrs", "--xattrs-include=*"])
+        .args(["--sparse", "--file"])
+        .arg(file)
+        .arg("--directory")
+        .arg(tree);
+    program(&mut tar)
+}

@@ -1,0 +1,286 @@
+//! `vzctl`, `vzlist` and `vzpkg` as far as they need no mount: exit codes, what is written, what is left.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::host::{Ended, Host, words};
+
+/// A host with a template of two files.
+fn host() -> Host {
+    let host = Host::new();
+    let tree = host.path("tree");
+    std::fs::create_dir_all(tree.join("bin")).unwrap();
+    std::fs::write(tree.join("bin/sh"), vec![1; 50_000]).unwrap();
+    std::fs::create_dir_all(host.path("vz/template/cache")).unwrap();
+    tar(&host.path("vz/template/cache/tiny.tar.gz"), &tree, "-cz");
+    host
+}
+
+fn tar(file: &Path, tree: &Path, mode: &str) {
+    let mut tar = Command::new("tar");
+    tar.arg(mode)
+        .arg("-f")
+        .arg(file)
+        .arg("-C")
+        .arg(tree)
+        .arg(".");
+    assert!(tar.status().unwrap().success());
+}
+
+fn vzctl(host: &Host, line: &str) -> Ended {
+    host.run(env!("CARGO_BIN_EXE_vzctl"), &words(line))
+}
+
+fn vzlist(host: &Host, line: &str) -> Ended {
+    host.run(env!("CARGO_BIN_EXE_vzlist"), &words(line))
+}
+
+#[track_caller]
+fn ok(ended: &Ended) {
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:?}");
+}
+
+const CREATE: &str = "create 101 --ostemplate tiny --diskspace 10M:11M --diskinodes 100:110";
+
+#[test]
+fn bad_input_ends_with_the_code_of_the_table_and_changes_nothing() {
+    let host = host();
+    let rows = [
+        ("", 20, "--help"),
+        ("dance 101", 20, "dance"),
+        ("create 101 --ostemplate", 20, "--ostemplate"),
+        ("create 101", 29, "--ostemplate"),
+        ("create 101 --ostemplate none", 91, "'none'"),
+        ("create 101 --ostemplate ../x", 21, "'../x'"),
+        ("create 0 --ostemplate tiny", 21, "'0'"),
+        ("create -5 --ostemplate tiny", 21, "'-5'"),
+        (
+            "create 101 --ostemplate tiny --diskspace 10GB",
+            21,
+            "--diskspace: '10GB'",
+        ),
+        (
+            "create 101 --ostemplate tiny --diskspace 2G:1G",
+            21,
+            "'2G:1G'",
+        ),
+        (
+            "create 101 --ostemplate tiny --diskspace 8",
+            46,
+            "--diskspace",
+        ),
+        (
+            "create 101 --ostemplate tiny --diskinodes 2",
+            46,
+            "--diskinodes",
+        ),
+        ("create 101 --ostemplate tiny --config none", 14, "'none'"),
+        ("create 101 --ostemplate tiny --private x", 21, "'x'"),
+        ("start 101", 43, "vzctl create 101"),
+        ("stop 101", 31, "not running"),
+        ("exec 101 true", 31, "vzctl start 101"),
+        ("mount 101", 43, "private area"),
+        ("destroy 101", 43, "private area"),
+        ("set 101", 20, "--help"),
+        ("set 101 --cpus 1 --save", 43, "private area"),
+        ("status web", 21, "'web'"),
+        ("--runtime podman start 101", 20, "podman"),
+    ];
+    for (line, code, what) in rows {
+        let ended = vzctl(&host, line);
+        assert_eq!(ended.code, code, "vzctl {line}: {ended:?}");
+        assert_eq!(ended.err.lines().count(), 1, "vzctl {line}: {ended:?}");
+        assert!(ended.err.contains(what), "vzctl {line}: {ended:?}");
+    }
+    for dir in ["vz/private", "etc/vz/conf", "var/lib/simfs", "vz/lock"] {
+        let entries = std::fs::read_dir(host.path(dir)).into_iter().flatten();
+        assert_eq!(entries.count(), 0, "{dir}");
+    }
+}
+
+#[test]
+fn a_ve_is_made_listed_changed_and_removed() {
+    let host = host();
+    ok(&vzctl(
+        &host,
+        &format!("-q {CREATE} --hostname web --name one"),
+    ));
+    assert_eq!(
+        vzctl(&host, "status one").out,
+        "CTID 101 exist unmounted down\n"
+    );
+    assert_eq!(vzctl(&host, CREATE).code, 44);
+    let data = host.path("vz/private/101/bin/sh").metadata().unwrap();
+    assert_eq!(data.len(), 50_000);
+    // Counted once, at the end.
+    let used = vzlist(
+        &host,
+        "-a -H -o diskspace,diskinodes,diskspace.h,hostname,status",
+    )
+    .out;
+    let (kib, inodes) = crate::host::du(&host.path("vz/private/101"));
+    let expected = format!("{kib} {inodes} 11264 web stopped");
+    assert_eq!(words(&used).join(" "), expected);
+    assert_eq!(vzlist(&host, "-H").out, "", "it does not run");
+
+    // Disk limits are in the record at once; the configuration follows with --save.
+    ok(&vzctl(&host, "-q set 101 --diskspace 20M:22M --save"));
+    ok(&vzctl(&host, "-q set 101 --diskinodes 200"));
+    let list: Value = serde_json::from_str(&vzlist(&host, "-j 101").out).unwrap();
+    assert_eq!(list[0]["diskspace"]["hardlimit"], 22_528);
+    assert_eq!(list[0]["diskinodes"]["softlimit"], 200);
+    let text = std::fs::read_to_string(host.path("etc/vz/conf/101.conf")).unwrap();
+    assert!(text.contains("DISKSPACE=\"20480:22528\"\n"), "{text}");
+    assert!(text.contains("DISKINODES=\"100:110\"\n"), "{text}");
+    ok(&vzctl(&host, "-q set 101 --applyconfig"));
+    let list: Value = serde_json::from_str(&vzlist(&host, "-j 101").out).unwrap();
+    assert_eq!(list[0]["diskinodes"]["softlimit"], 100);
+
+    assert_eq!(
+        vzctl(&host, "set 101 --cpus 1").code,
+        31,
+        "lost without --save"
+    );
+    ok(&vzctl(&host, "-q create 102 --ostemplate tiny"));
+    assert_eq!(vzctl(&host, "set 102 --name one --save").code, 131);
+    ok(&vzctl(&host, "-q destroy one"));
+    ok(&vzctl(&host, "-q destroy 102"));
+    assert_eq!(
+        vzctl(&host, "status 101").out,
+        "CTID 101 deleted unmounted down\n"
+    );
+    for dir in [
+        "vz/private",
+        "etc/vz/conf",
+        "etc/vz/names",
+        "var/lib/simfs",
+        "vz/lock",
+    ] {
+        let left: Vec<_> = std::fs::read_dir(host.path(dir))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "{dir}: {left:?}");
+    }
+}
+
+#[test]
+fn a_file_edited_by_hand_and_wrong_names_its_line() {
+    let host = host();
+    ok(&vzctl(&host, &format!("-q {CREATE}")));
+    let file = host.path("etc/vz/conf/101.conf");
+    std::fs::write(&file, "# mine\nDISKSPACE=\"much\"\n").unwrap();
+    for line in ["start 101", "set 101 --cpus 1 --save"] {
+        let ended = vzctl(&host, line);
+        assert_eq!(ended.code, 14, "{ended:?}");
+        assert!(
+            ended.err.contains("101.conf: line 2: DISKSPACE: 'much'"),
+            "{ended:?}"
+        );
+    }
+    let listed = vzlist(&host, "-a");
+    assert_eq!(
+        listed.code, 0,
+        "one wrong file does not end the list: {listed:?}"
+    );
+    assert!(listed.err.contains("line 2"), "{listed:?}");
+}
+
+#[test]
+fn two_commands_on_one_ve_exclude_each_other() {
+    let host = host();
+    std::fs::create_dir_all(host.path("vz/lock")).unwrap();
+    let file = std::fs::File::create(host.path("vz/lock/101.lck")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let ended = vzctl(&host, CREATE);
+    assert_eq!(ended.code, 9, "{ended:?}");
+    assert_eq!(vzctl(&host, "status 101").code, 0, "looking needs no lock");
+    drop(file);
+    // The file of a command that was killed is in nobody's way.
+    ok(&vzctl(&host, &format!("-q {CREATE}")));
+}
+
+#[test]
+fn a_create_that_was_killed_can_be_repeated() {
+    let host = host();
+    // Killed while unpacking; then, by another attempt, just before the files got their name.
+    std::fs::create_dir_all(host.path("vz/private/101.tmp/half")).unwrap();
+    ok(&vzctl(&host, &format!("-q {CREATE}")));
+    std::fs::rename(host.path("vz/private/101"), host.path("vz/private/101.tmp")).unwrap();
+    assert_eq!(
+        vzctl(&host, "status 101").out,
+        "CTID 101 deleted unmounted down\n"
+    );
+    ok(&vzctl(&host, &format!("-q {CREATE} --hostname second")));
+    assert!(!host.path("vz/private/101.tmp").exists());
+    assert_eq!(words(&vzlist(&host, "-a -H -o hostname").out), ["second"]);
+    ok(&vzctl(&host, "-q destroy 101"));
+}
+
+/// Adds a blob to an image layout, and returns its descriptor.
+fn blob(layout: &Path, name: &str, content: &[u8]) -> Value {
+    let dir = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(name), content).unwrap();
+    json!({ "digest": format!("sha256:{name}"), "size": content.len() })
+}
+
+#[test]
+fn an_image_of_layers_becomes_a_template() {
+    let host = host();
+    let (below, above, layout) = (host.path("below"), host.path("above"), host.path("layout"));
+    std::fs::create_dir_all(below.join("bin")).unwrap();
+    std::fs::create_dir_all(below.join("data")).unwrap();
+    std::fs::create_dir_all(above.join("data")).unwrap();
+    for file in [
+        below.join("bin/sh"),
+        below.join("data/old"),
+        below.join("kept"),
+        above.join("data/new"),
+    ] {
+        std::fs::write(file, "x").unwrap();
+    }
+    std::fs::write(above.join("data/.wh.old"), "").unwrap();
+    // A link of one layer must not lead the files of the next out of the tree.
+    let outside = host.path("outside");
+    std::fs::create_dir_all(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, below.join("trap")).unwrap();
+    std::fs::create_dir_all(above.join("trap")).unwrap();
+    std::fs::write(above.join("trap/file"), "x").unwrap();
+    let mut layers = Vec::new();
+    for (name, tree) in [("a1", &below), ("a2", &above)] {
+        let file = host.path(name);
+        tar(&file, tree, "-cz");
+        layers.push(blob(&layout, name, &std::fs::read(file).unwrap()));
+    }
+    let manifest = json!({ "schemaVersion": 2, "layers": layers }).to_string();
+    let manifest = blob(&layout, "b1", manifest.as_bytes());
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string();
+    std::fs::write(layout.join("index.json"), index).unwrap();
+
+    let vzpkg = |line: &str| host.run(env!("CARGO_BIN_EXE_vzpkg"), &words(line));
+    ok(&vzpkg(&format!(
+        "import image {} --form tree",
+        layout.display()
+    )));
+    assert_eq!(vzpkg("list").out, "image\ntiny\n");
+    let tree = host.path("vz/template/cache/image");
+    assert!(tree.join("bin/sh").is_file() && tree.join("data/new").is_file());
+    assert!(
+        !tree.join("data/old").exists(),
+        "taken away by the upper layer"
+    );
+    assert!(
+        tree.join("trap/file").is_file() && tree.join("trap").symlink_metadata().unwrap().is_dir()
+    );
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    ok(&vzctl(&host, "-q create 101 --ostemplate image"));
+    assert!(host.path("vz/private/101/kept").is_file());
+    assert_eq!(vzpkg("import ../x /dev/null").code, 21);
+    assert_eq!(vzpkg("import bad /dev/null").code, 21);
+    ok(&vzpkg("remove image"));
+    assert_eq!(vzpkg("remove image").code, 91);
+    assert_eq!(vzpkg("list").out, "tiny\n");
+}
