@@ -211,13 +211,15 @@ fn what_was_open_for_long_is_let_go_with_the_daemon() {
         let gone = open(ve.path("gone"), OFlags::RDWR | OFlags::CREATE).expect("create");
         let _ = write_at(&gone, 0, &[1; 500_000]);
         rustix::fs::unlink(ve.path("gone")).expect("unlink");
+        let empty = open(ve.path("empty"), OFlags::RDWR | OFlags::CREATE).expect("create");
+        rustix::fs::unlink(ve.path("empty")).expect("unlink");
         std::thread::sleep(Duration::from_secs(5));
         // The next commit is of something else.
         drop(open(ve.path("other"), OFlags::RDWR | OFlags::CREATE).expect("create"));
         std::thread::sleep(Duration::from_secs(5));
         let pid = ve.pid();
         crash::kill(pid);
-        drop((grows, gone));
+        drop((grows, gone, empty));
         eventually("the dead mount is gone", || match ve.is_mounted() {
             true => Err("still mounted".to_owned()),
             false => Ok(()),

@@ -49,7 +49,11 @@ pub fn missed(image: &Image, epoch: Epoch, look: &dyn Look) -> io::Result<Vec<Ch
             Some(&charged) => Some(charged),
             None => look.inode(&inode)?,
         };
-        Ok(Change { inode, before, after })
+        Ok(Change {
+            inode,
+            before,
+            after,
+        })
     };
     touched.into_iter().map(change).collect()
 }

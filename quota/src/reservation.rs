@@ -97,7 +97,10 @@ impl Reservation {
         touched: &[(InodeId, Option<Charged>)],
     ) -> Self {
         let touched = touched.iter().map(|(inode, _)| *inode).collect();
-        let open = Ended { touched, intent: None };
+        let open = Ended {
+            touched,
+            intent: None,
+        };
         Self { engine, held, open }
     }
 
@@ -151,7 +154,9 @@ impl Reservation {
         for (subject, usage) in std::mem::take(&mut other.held).iter() {
             self.held.add(subject, usage);
         }
-        self.open.touched.extend(std::mem::take(&mut other.open.touched));
+        self.open
+            .touched
+            .extend(std::mem::take(&mut other.open.touched));
     }
 
     /// What the VE still promises.

@@ -48,14 +48,19 @@ impl Tree {
 
     fn tally(&self) -> Tally {
         let mut tally = Tally::default();
-        self.inodes.values().for_each(|(_, held)| tally.add(held.owner, held.usage));
+        self.inodes
+            .values()
+            .for_each(|(_, held)| tally.add(held.owner, held.usage));
         tally
     }
 }
 
 impl Look for Tree {
     fn inode(&self, inode: &InodeId) -> io::Result<Option<Charged>> {
-        let found = self.inodes.get(&inode.ino()).filter(|(known, _)| known == inode);
+        let found = self
+            .inodes
+            .get(&inode.ino())
+            .filter(|(known, _)| known == inode);
         Ok(found.map(|(_, charged)| *charged))
     }
 
@@ -78,7 +83,10 @@ impl Remains {
             let bytes = std::fs::read(&path).unwrap();
             (path, bytes)
         });
-        Self { store: store.crash(), journals: journals.collect() }
+        Self {
+            store: store.crash(),
+            journals: journals.collect(),
+        }
     }
 
     fn lay_out(&self) -> tempfile::TempDir {
@@ -116,7 +124,11 @@ impl Store for Watched {
 }
 
 fn identity(session: u64, boot: &str) -> Identity {
-    Identity { ve: VE, boot: boot.into(), session }
+    Identity {
+        ve: VE,
+        boot: boot.into(),
+        session,
+    }
 }
 
 fn journal_file(dir: &Path, session: u64) -> PathBuf {
@@ -131,10 +143,15 @@ fn mount(
     boot: &str,
     tree: &Tree,
 ) -> Result<Engine, Unusable> {
-    let journal = FileJournal::create(&journal_file(dir, session), identity(session, boot)).unwrap();
+    let journal =
+        FileJournal::create(&journal_file(dir, session), identity(session, boot)).unwrap();
     let engine =
         Engine::open_journaled(store, Environment::default(), Arc::new(journal)).expect("opens");
-    if let Standing::Journaled { session: last, epoch } = engine.standing() {
+    if let Standing::Journaled {
+        session: last,
+        epoch,
+    } = engine.standing()
+    {
         let image = Image::read(&journal_file(dir, last), &identity(last, boot))?;
         engine.record(&missed(&image, epoch, tree).unwrap());
     }
@@ -144,10 +161,30 @@ fn mount(
 
 /// An operation between two of its steps.
 enum Open {
-    Create { parent: u64, ino: u64, name: Vec<u8>, promise: Reservation, done: Option<InodeId> },
-    Write { ino: u64, to: Charged, promise: Reservation, done: bool },
-    Unlink { parent: u64, ino: u64, watches: [Watch; 2], done: Option<(InodeId, Charged)> },
-    Drift { ino: u64, watch: Watch, steps: u64 },
+    Create {
+        parent: u64,
+        ino: u64,
+        name: Vec<u8>,
+        promise: Reservation,
+        done: Option<InodeId>,
+    },
+    Write {
+        ino: u64,
+        to: Charged,
+        promise: Reservation,
+        done: bool,
+    },
+    Unlink {
+        parent: u64,
+        ino: u64,
+        watches: [Watch; 2],
+        done: Option<(InodeId, Charged)>,
+    },
+    Drift {
+        ino: u64,
+        watch: Watch,
+        steps: u64,
+    },
 }
 
 struct World {
@@ -170,10 +207,19 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut tree = Tree::default();
         for dir in DIRS {
-            let _ = tree.make(dir, Charged { owner: Owner::new(0, 0), usage: usage(1) });
+            let _ = tree.make(
+                dir,
+                Charged {
+                    owner: Owner::new(0, 0),
+                    usage: usage(1),
+                },
+            );
         }
         let dir = tempfile::tempdir().unwrap();
-        let setup = Setup { usage: tree.tally(), ..Setup::new(VE, "/private") };
+        let setup = Setup {
+            usage: tree.tally(),
+            ..Setup::new(VE, "/private")
+        };
         let store = Arc::new(Watched {
             inner: MemoryStore::new(),
             journals: dir.path().into(),
@@ -182,8 +228,21 @@ impl World {
         drop(Engine::create(store.clone(), Environment::default(), setup).unwrap());
         let engine = mount(store.clone(), dir.path(), 1, "boot", &tree).unwrap();
         store.deaths.lock().unwrap().clear();
-        let charged = tree.inodes.iter().map(|(&ino, (_, held))| (ino, *held)).collect();
-        Self { dice: seed | 1, tree, charged, engine, store, dir, open: Vec::new(), session: 1 }
+        let charged = tree
+            .inodes
+            .iter()
+            .map(|(&ino, (_, held))| (ino, *held))
+            .collect();
+        Self {
+            dice: seed | 1,
+            tree,
+            charged,
+            engine,
+            store,
+            dir,
+            open: Vec::new(),
+            session: 1,
+        }
     }
 
     fn roll(&mut self, sides: u64) -> u64 {
@@ -199,9 +258,12 @@ impl World {
 
     fn is_busy(&self, ino: u64) -> bool {
         self.open.iter().any(|open| match open {
-            Open::Create { parent, ino: own, .. } | Open::Unlink { parent, ino: own, .. } => {
-                *parent == ino || *own == ino
+            Open::Create {
+                parent, ino: own, ..
             }
+            | Open::Unlink {
+                parent, ino: own, ..
+            } => *parent == ino || *own == ino,
             Open::Write { ino: own, .. } | Open::Drift { ino: own, .. } => *own == ino,
         })
     }
@@ -217,13 +279,19 @@ impl World {
             0 => self.engine.commit().unwrap(),
             1 => {
                 let n = 1 + self.roll(3);
-                let error = StoreError::Poisoned { cause: "made up".into(), retry_ms: 0 };
+                let error = StoreError::Poisoned {
+                    cause: "made up".into(),
+                    retry_ms: 0,
+                };
                 match self.roll(2) {
                     0 => self.store.inner.fail_nth(n, error),
                     _ => self.store.inner.fail_nth_late(n, error),
                 }
                 let _ = self.engine.commit();
-                let never = StoreError::Poisoned { cause: "never".into(), retry_ms: 0 };
+                let never = StoreError::Poisoned {
+                    cause: "never".into(),
+                    retry_ms: 0,
+                };
                 self.store.inner.fail_nth(u64::MAX / 2, never);
             }
             2..=4 => self.begin_create(),
@@ -241,7 +309,13 @@ impl World {
         let want = [Want::new(Owner::new(3, 3), usage(19))];
         let mut promise = self.engine.reserve(&touched, &want, &|| false).unwrap();
         promise.intend(&self.id(parent), &name);
-        self.open.push(Open::Create { parent, ino, name, promise, done: None });
+        self.open.push(Open::Create {
+            parent,
+            ino,
+            name,
+            promise,
+            done: None,
+        });
     }
 
     fn begin_on_present(&mut self, kind: u64) {
@@ -258,10 +332,16 @@ impl World {
         match kind {
             5 if !self.is_busy(parent) => {
                 let watches = [
-                    self.engine.watch(self.id(parent), Some(self.charged[&parent])),
+                    self.engine
+                        .watch(self.id(parent), Some(self.charged[&parent])),
                     self.engine.watch(self.id(ino), Some(before)),
                 ];
-                self.open.push(Open::Unlink { parent, ino, watches, done: None });
+                self.open.push(Open::Unlink {
+                    parent,
+                    ino,
+                    watches,
+                    done: None,
+                });
             }
             6 => {
                 let watch = self.engine.watch(self.id(ino), Some(before));
@@ -270,48 +350,110 @@ impl World {
             }
             _ => {
                 let owner = Owner::new(self.roll(3) as u32, self.roll(3) as u32);
-                let to = Charged { owner, usage: usage(self.roll(20)) };
+                let to = Charged {
+                    owner,
+                    usage: usage(self.roll(20)),
+                };
                 let want = [Want::new(owner, to.usage)];
                 let touched = [(self.id(ino), Some(before))];
                 let promise = self.engine.reserve(&touched, &want, &|| false).unwrap();
-                self.open.push(Open::Write { ino, to, promise, done: false });
+                self.open.push(Open::Write {
+                    ino,
+                    to,
+                    promise,
+                    done: false,
+                });
             }
         }
     }
 
     fn go_on(&mut self, open: Open) {
         match open {
-            Open::Create { parent, ino, name, promise, done: None } => {
+            Open::Create {
+                parent,
+                ino,
+                name,
+                promise,
+                done: None,
+            } => {
                 if self.roll(8) == 0 {
                     // The system call failed.
                     return drop(promise);
                 }
-                let charged = Charged { owner: Owner::new(3, 3), usage: usage(self.dice) };
+                let charged = Charged {
+                    owner: Owner::new(3, 3),
+                    usage: usage(self.dice),
+                };
                 let done = Some(self.tree.make(ino, charged));
                 self.tree.names.insert((parent, name.clone()), ino);
                 let grown = usage(self.roll(20));
                 self.tree.inodes.get_mut(&parent).unwrap().1.usage = grown;
-                self.open.push(Open::Create { parent, ino, name, promise, done });
+                self.open.push(Open::Create {
+                    parent,
+                    ino,
+                    name,
+                    promise,
+                    done,
+                });
             }
-            Open::Create { parent, ino, promise, done: Some(inode), .. } => {
-                let made = Change { inode, before: None, after: Some(self.tree.inodes[&ino].1) };
+            Open::Create {
+                parent,
+                ino,
+                promise,
+                done: Some(inode),
+                ..
+            } => {
+                let made = Change {
+                    inode,
+                    before: None,
+                    after: Some(self.tree.inodes[&ino].1),
+                };
                 self.charged.insert(ino, self.tree.inodes[&ino].1);
                 promise.settle(&[self.seen(parent), made]);
             }
-            Open::Write { ino, to, promise, done: false } => {
+            Open::Write {
+                ino,
+                to,
+                promise,
+                done: false,
+            } => {
                 self.tree.inodes.get_mut(&ino).unwrap().1 = to;
-                self.open.push(Open::Write { ino, to, promise, done: true });
+                self.open.push(Open::Write {
+                    ino,
+                    to,
+                    promise,
+                    done: true,
+                });
             }
             Open::Write { ino, promise, .. } => promise.settle(&[self.seen(ino)]),
-            Open::Unlink { parent, ino, watches, done: None } => {
+            Open::Unlink {
+                parent,
+                ino,
+                watches,
+                done: None,
+            } => {
                 self.tree.names.retain(|_, named| *named != ino);
                 let done = self.tree.inodes.remove(&ino);
                 self.tree.inodes.get_mut(&parent).unwrap().1.usage = usage(self.dice);
-                self.open.push(Open::Unlink { parent, ino, watches, done });
+                self.open.push(Open::Unlink {
+                    parent,
+                    ino,
+                    watches,
+                    done,
+                });
             }
-            Open::Unlink { parent, ino, done: Some((inode, _)), watches } => {
+            Open::Unlink {
+                parent,
+                ino,
+                done: Some((inode, _)),
+                watches,
+            } => {
                 let before = self.charged.remove(&ino);
-                let gone = Change { inode, before, after: None };
+                let gone = Change {
+                    inode,
+                    before,
+                    after: None,
+                };
                 self.engine.record(&[gone]);
                 let grown = self.seen(parent);
                 self.engine.record(&[grown]);
@@ -324,7 +466,11 @@ impl World {
                     self.engine.record(&[change]);
                 }
                 if steps > 0 {
-                    self.open.push(Open::Drift { ino, watch, steps: steps - 1 });
+                    self.open.push(Open::Drift {
+                        ino,
+                        watch,
+                        steps: steps - 1,
+                    });
                 }
             }
         }
@@ -334,7 +480,11 @@ impl World {
     fn seen(&mut self, ino: u64) -> Change {
         let (inode, after) = self.tree.inodes[&ino];
         let before = self.charged.insert(ino, after);
-        Change { inode, before, after: Some(after) }
+        Change {
+            inode,
+            before,
+            after: Some(after),
+        }
     }
 
     /// The process dies here; and at every moment of a commit since the last call, when the tree was the same.
@@ -359,9 +509,20 @@ impl World {
             journals: self.dir.path().into(),
             deaths: Mutex::default(),
         });
-        self.engine =
-            mount(self.store.clone(), self.dir.path(), self.session, "boot", &self.tree).unwrap();
-        self.charged = self.tree.inodes.iter().map(|(&ino, (_, held))| (ino, *held)).collect();
+        self.engine = mount(
+            self.store.clone(),
+            self.dir.path(),
+            self.session,
+            "boot",
+            &self.tree,
+        )
+        .unwrap();
+        self.charged = self
+            .tree
+            .inodes
+            .iter()
+            .map(|(&ino, (_, held))| (ino, *held))
+            .collect();
     }
 }
 
@@ -374,7 +535,12 @@ fn recover(remains: &Remains, tree: &Tree, session: u64, depth: u32) {
         deaths: Mutex::default(),
     });
     let engine = mount(store.clone(), dir.path(), session, "boot", tree).unwrap();
-    assert_eq!(engine.tally().unwrap().differences(&tree.tally()), [], "{:?}", engine.standing());
+    assert_eq!(
+        engine.tally().unwrap().differences(&tree.tally()),
+        [],
+        "{:?}",
+        engine.standing()
+    );
     if depth > 0 {
         for again in std::mem::take(&mut *store.deaths.lock().unwrap()) {
             recover(&again, tree, session + 1, depth - 1);
@@ -486,19 +652,37 @@ fn a_journal_that_was_changed_is_refused() {
         std::fs::write(&path, bytes).unwrap();
         Image::read(&path, &identity(1, "boot"))
     };
-    assert_eq!(read(&whole).unwrap().touched_since(quota::Epoch::new(1)).len(), 3);
+    assert_eq!(
+        read(&whole)
+            .unwrap()
+            .touched_since(quota::Epoch::new(1))
+            .len(),
+        3
+    );
     // The records start behind the header and the slots for names.
     for at in [0, 9, 17, 25, 36_864, 36_864 + 130, 36_864 + 2 * 128 + 90] {
         let mut bytes = whole.clone();
         bytes[at] ^= 4;
-        assert!(matches!(read(&bytes), Err(Unusable::Damaged(_))), "byte {at}");
+        assert!(
+            matches!(read(&bytes), Err(Unusable::Damaged(_))),
+            "byte {at}"
+        );
     }
     for length in [0, 100, 4096, 36_864, whole.len() - 1] {
-        assert!(matches!(read(&whole[..length]), Err(Unusable::Damaged(_))), "{length} bytes");
+        assert!(
+            matches!(read(&whole[..length]), Err(Unusable::Damaged(_))),
+            "{length} bytes"
+        );
     }
     read(&whole).unwrap();
     for (foreign, why) in [
-        (Identity { ve: VeId::new(8), ..identity(1, "boot") }, "another VE"),
+        (
+            Identity {
+                ve: VeId::new(8),
+                ..identity(1, "boot")
+            },
+            "another VE",
+        ),
         (identity(2, "boot"), "another mount"),
         (identity(1, "later"), "another boot"),
     ] {
@@ -506,7 +690,10 @@ fn a_journal_that_was_changed_is_refused() {
         assert!(matches!(refused, Err(Unusable::Foreign(_))), "{why}");
     }
     std::fs::remove_file(&path).unwrap();
-    assert!(matches!(Image::read(&path, &identity(1, "boot")), Err(Unusable::Missing)));
+    assert!(matches!(
+        Image::read(&path, &identity(1, "boot")),
+        Err(Unusable::Missing)
+    ));
 }
 
 #[test]
@@ -527,7 +714,10 @@ fn the_file_shrinks_after_a_burst() {
     let one = Change {
         inode: InodeId::new(1, 1, &[1; 12]),
         before: None,
-        after: Some(Charged { owner: Owner::new(0, 0), usage: Usage::new(Bytes::ZERO, Inodes::new(1)) }),
+        after: Some(Charged {
+            owner: Owner::new(0, 0),
+            usage: Usage::new(Bytes::ZERO, Inodes::new(1)),
+        }),
     };
     engine.record(&[one]);
     engine.commit().unwrap();

@@ -157,11 +157,19 @@ impl Accounting {
             .saturating_add(self.growth.preallocation(allocated))
             .saturating_add(self.growth.old_end(0, range.offset));
         match self.try_data(caller, node, state, range.length, worst) {
-            Some(promise) => Ok(Grant { promise, length: range.length, is_exact: false }),
+            Some(promise) => Ok(Grant {
+                promise,
+                length: range.length,
+                is_exact: false,
+            }),
             None => {
                 let (promise, length) = self.reserve_scarce_data(caller, node, state, range)?;
                 let is_exact = !self.growth.preallocation(allocated).is_zero();
-                Ok(Grant { promise, length, is_exact })
+                Ok(Grant {
+                    promise,
+                    length,
+                    is_exact,
+                })
             }
         }
     }
@@ -199,15 +207,25 @@ impl Accounting {
         }
         let size = stat_fd(range.file)?.size;
         let old_end = self.growth.old_end(size, range.offset);
-        let data = self.growth.data(range.offset, range.length).saturating_add(old_end);
+        let data = self
+            .growth
+            .data(range.offset, range.length)
+            .saturating_add(old_end);
         if let Some(promise) = self.try_data(caller, node, state, range.length, data) {
             return Ok((promise, range.length));
         }
         let touched = [(node.inode_id(), state.charged)];
         let owner = state.owner().unwrap_or(Owner::new(caller.uid, caller.gid));
         let exempt = || self.passes_second_level(caller);
-        let metadata = self.metadata_delta(state, range.length).saturating_add(old_end);
-        let want = |data: Bytes| [Want::new(owner, Usage::space(data.saturating_add(metadata)))];
+        let metadata = self
+            .metadata_delta(state, range.length)
+            .saturating_add(old_end);
+        let want = |data: Bytes| {
+            [Want::new(
+                owner,
+                Usage::space(data.saturating_add(metadata)),
+            )]
+        };
         let holes = Holes::find(range.file, &self.growth, range.offset, range.length)?;
         let need = want(holes.total());
         if !range.may_be_short {
@@ -218,7 +236,11 @@ impl Accounting {
             return Ok((promise, range.length));
         }
         let second_level = !exempt();
-        let room = self.engine.room(owner, second_level).space.saturating_sub(metadata);
+        let room = self
+            .engine
+            .room(owner, second_level)
+            .space
+            .saturating_sub(metadata);
         let room = Bytes::new(self.growth.floor(room.get()));
         let length = holes.covered_by(room, range.offset, range.length);
         if length > 0 {
@@ -244,7 +266,9 @@ impl Accounting {
         let owner = seen.owner();
         let held = promised_space(state);
         state.unsettled = state.unsettled.saturating_add(written);
-        let wanted = self.growth.metadata(seen.blocks.bytes().get(), state.unsettled);
+        let wanted = self
+            .growth
+            .metadata(seen.blocks.bytes().get(), state.unsettled);
         let keep = wanted.saturating_sub(held).min(promise.reserved().space);
         let changes = [change(node, state, Some(seen))];
         if keep.is_zero() {
@@ -373,7 +397,9 @@ impl Accounting {
 
     /// Writes a file out and records what it occupies then. A file that is being worked on is left alone.
     fn settle_now(&self, node: &Node) -> io::Result<()> {
-        let Some(mut state) = node.try_state() else { return Ok(()) };
+        let Some(mut state) = node.try_state() else {
+            return Ok(());
+        };
         if state.promised.is_none() {
             return Ok(());
         }
@@ -387,16 +413,18 @@ impl Accounting {
 
     /// Looks again at the files whose allocation may have changed by itself. Returns when the next look is due.
     pub fn look_again(&self, changed: &mut dyn FnMut(&Node)) -> Option<std::time::Instant> {
-        self.late.run(&mut |node, last| self.look_at(node, last, changed))
+        self.late
+            .run(&mut |node, last| self.look_at(node, last, changed))
     }
 
     fn look_at(&self, node: &Node, last: bool, changed: &mut dyn FnMut(&Node)) -> io::Result<u64> {
-        let fd = {
+        let (fd, unsettled) = {
             let state = node.state();
-            match &state.pin {
+            let fd = match &state.pin {
                 Some(pin) => pin.clone(),
                 None => self.nodes.descriptor(node)?,
-            }
+            };
+            (fd, state.unsettled)
         };
         if last {
             file::fdatasync(&file::reopen(&fd, libc::O_RDONLY)?)?;
@@ -407,7 +435,8 @@ impl Accounting {
         }
         let seen = stat_fd(fd.as_fd())?;
         let before = state.charged;
-        if last {
+        // What was written after the file was written out is not final yet.
+        if last && state.unsettled == unsettled {
             self.record_final(node, &mut state, &seen);
         } else {
             self.record(node, &mut state, &seen);
@@ -463,16 +492,13 @@ impl Holes {
     ///
     /// # Errors
     /// The kernel's, where the file system cannot list extents: then all of the range counts as a hole.
-    pub fn find(
-        file: &OwnedFd,
-        growth: &Growth,
-        offset: u64,
-        length: u64,
-    ) -> io::Result<Self> {
+    pub fn find(file: &OwnedFd, growth: &Growth, offset: u64, length: u64) -> io::Result<Self> {
         let start = growth.floor(offset);
         let end = growth.ceil(offset.saturating_add(length));
         let Ok(extents) = file::allocated_extents(file, start, end - start) else {
-            return Ok(Self { gaps: vec![(start, end - start)] });
+            return Ok(Self {
+                gaps: vec![(start, end - start)],
+            });
         };
         let mut gaps = Vec::new();
         let mut at = start;
@@ -510,14 +536,21 @@ impl Holes {
 
 /// What the inode's accounts should hold, going by its attributes.
 pub fn charged_as(seen: &Stat) -> Charged {
-    Charged { owner: seen.owner(), usage: seen.usage() }
+    Charged {
+        owner: seen.owner(),
+        usage: seen.usage(),
+    }
 }
 
 /// Moves the node's charge to what was seen, and says so in the engine's terms.
 pub fn change(node: &Node, state: &mut State, seen: Option<&Stat>) -> Change {
     let before = state.charged;
     state.charged = seen.map(charged_as);
-    Change { inode: node.inode_id(), before, after: state.charged }
+    Change {
+        inode: node.inode_id(),
+        before,
+        after: state.charged,
+    }
 }
 
 /// The accounts whose holder changes with a change of owner.
@@ -530,10 +563,11 @@ pub fn accounts_of_change(from: Owner, to: Owner) -> Accounts {
 }
 
 fn promised_space(state: &State) -> Bytes {
-    state.promised.as_ref().map_or(Bytes::ZERO, |promise| promise.reserved().space)
+    state
+        .promised
+        .as_ref()
+        .map_or(Bytes::ZERO, |promise| promise.reserved().space)
 }
-
-
 
 #[cfg(test)]
 mod tests {
@@ -541,7 +575,9 @@ mod tests {
 
     #[test]
     fn a_part_ends_at_a_block_edge() {
-        let holes = Holes { gaps: vec![(4096, 8192), (20480, 4096)] };
+        let holes = Holes {
+            gaps: vec![(4096, 8192), (20480, 4096)],
+        };
         assert_eq!(holes.total(), Bytes::new(12288));
         let covered = |room, offset, length| holes.covered_by(Bytes::new(room), offset, length);
         assert_eq!(covered(12288, 100, 24000), 24000);

@@ -103,7 +103,10 @@ pub fn enter(kept: &[&Path], scratch: &Path) -> io::Result<()> {
 }
 
 fn leave_host_tree(kept: &[&Path], scratch: &Path) -> io::Result<()> {
-    let kept: Vec<PathBuf> = kept.iter().map(fs::canonicalize).collect::<Result<_, _>>()?;
+    let kept: Vec<PathBuf> = kept
+        .iter()
+        .map(fs::canonicalize)
+        .collect::<Result<_, _>>()?;
     match fs::create_dir(scratch) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -111,8 +114,18 @@ fn leave_host_tree(kept: &[&Path], scratch: &Path) -> io::Result<()> {
     mount::unshare_mounts()?;
     mount::make_private(Path::new("/"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount::mount(Path::new("simfs"), scratch, "tmpfs", flags, c"size=64k,mode=0700")?;
-    for path in kept.iter().map(PathBuf::as_path).chain([Path::new("/proc")]) {
+    mount::mount(
+        Path::new("simfs"),
+        scratch,
+        "tmpfs",
+        flags,
+        c"size=64k,mode=0700",
+    )?;
+    for path in kept
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([Path::new("/proc")])
+    {
         let inside = scratch.join(path.strip_prefix("/").map_err(io::Error::other)?);
         fs::create_dir_all(&inside)?;
         rustix::mount::mount_bind(path, &inside)?;
@@ -136,7 +149,11 @@ fn drop_privileges() -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets {
+        effective: KEPT,
+        permitted: KEPT,
+        inheritable: CapabilitySet::empty(),
+    };
     rustix::thread::set_capabilities(None, sets)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(())
@@ -151,10 +168,16 @@ fn forbid_calls() -> io::Result<()> {
         .map_err(io::Error::other)?;
     rules.insert(libc::SYS_socket, vec![no_network]);
     let errno = libc::EPERM.unsigned_abs();
-    let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture)
-            .map_err(io::Error::other)?;
+    let architecture = std::env::consts::ARCH
+        .try_into()
+        .map_err(io::Error::other)?;
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno),
+        architecture,
+    )
+    .map_err(io::Error::other)?;
     let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }

@@ -35,7 +35,6 @@ use crate::sys::file;
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{Stat, stat_at, stat_fd};
 
-
 /// `st_ino` of the root: what quota tools expect of the root of an ext4 file system.
 pub const ROOT_INO: u64 = 2;
 
@@ -102,7 +101,11 @@ impl Fs {
 
     /// The number that `st_ino` shows.
     pub fn shown_ino(id: NodeId) -> u64 {
-        if id == NodeId::ROOT { ROOT_INO } else { id.get() }
+        if id == NodeId::ROOT {
+            ROOT_INO
+        } else {
+            id.get()
+        }
     }
 
     /// What statfs(2) on the mount shows.
@@ -154,7 +157,11 @@ impl Fs {
         let stat = stat_at(dir, name)?;
         self.area.refuse_foreign(&stat)?;
         let handle = KernelHandle::of_name(dir, name)?;
-        Ok(Found { stat, handle: Some(handle), held: None })
+        Ok(Found {
+            stat,
+            handle: Some(handle),
+            held: None,
+        })
     }
 
     /// Identifies an open file.
@@ -164,13 +171,21 @@ impl Fs {
         }
         let stat = stat_fd(fd)?;
         let handle = KernelHandle::of_fd(fd)?;
-        Ok(Found { stat, handle: Some(handle), held: None })
+        Ok(Found {
+            stat,
+            handle: Some(handle),
+            held: None,
+        })
     }
 
     fn hold(&self, fd: OwnedFd) -> io::Result<Found> {
         let stat = stat_fd(fd.as_fd())?;
         self.area.refuse_foreign(&stat)?;
-        Ok(Found { stat, handle: None, held: Some(Arc::new(fd)) })
+        Ok(Found {
+            stat,
+            handle: None,
+            held: Some(Arc::new(fd)),
+        })
     }
 
     /// Takes on the caller's identity for the creation of a file.

@@ -14,11 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::XattrFlags;
 
@@ -95,11 +94,17 @@ impl Adapter {
     }
 
     fn caller(req: &Request) -> Caller {
-        Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+        Caller {
+            uid: req.uid(),
+            gid: req.gid(),
+            pid: req.pid(),
+        }
     }
 
     fn made(&self, make: impl FnOnce() -> FsResult<Entry>, reply: ReplyEntry) {
-        let made = Self::prepare_worker().map_err(FsError::from).and_then(|()| make());
+        let made = Self::prepare_worker()
+            .map_err(FsError::from)
+            .and_then(|()| make());
         self.reply_entry(made, reply);
     }
 
@@ -117,7 +122,11 @@ impl Adapter {
     }
 
     fn attribute_ttl(&self, id: NodeId) -> Duration {
-        if self.fs.attributes_may_drift(id) { NEVER } else { FOREVER }
+        if self.fs.attributes_may_drift(id) {
+            NEVER
+        } else {
+            FOREVER
+        }
     }
 }
 
@@ -150,7 +159,10 @@ fn open_flags(opened: &Opened) -> FopenFlags {
 
 fn backing_of(opened: &Opened) -> Option<&fuser::BackingId> {
     let token = opened.backing.as_ref()?;
-    token.as_any().downcast_ref::<Backing>().map(|backing| &backing.0)
+    token
+        .as_any()
+        .downcast_ref::<Backing>()
+        .map(|backing| &backing.0)
 }
 
 fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -163,11 +175,7 @@ fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-fn reply_xattr(
-    size: u32,
-    reply: ReplyXattr,
-    mut read: impl FnMut(&mut [u8]) -> FsResult<usize>,
-) {
+fn reply_xattr(size: u32, reply: ReplyXattr, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) {
     if size == 0 {
         let length = read(&mut []).map(|length| u32::try_from(length).unwrap_or(u32::MAX));
         return match length {
@@ -188,7 +196,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(Place { parent: node(parent), name }) {
+        match self.fs.lookup(Place {
+            parent: node(parent),
+            name,
+        }) {
             Err(FsError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Entry number 0: the kernel remembers that there is no such name.
                 reply.entry(&FOREVER, &convert::absent(), Generation(0));
@@ -205,7 +216,10 @@ impl Filesystem for Adapter {
         let id = node(ino);
         match self.fs.getattr(id) {
             Ok(stat) => {
-                reply.attr(&self.attribute_ttl(id), &attributes(Fs::shown_ino(id), &stat));
+                reply.attr(
+                    &self.attribute_ttl(id),
+                    &attributes(Fs::shown_ino(id), &stat),
+                );
             }
             Err(error) => reply.error(errno(&error)),
         }
@@ -240,7 +254,10 @@ impl Filesystem for Adapter {
         };
         match self.fs.setattr(Self::caller(req), id, fh.map(handle), set) {
             Ok(stat) => {
-                reply.attr(&self.attribute_ttl(id), &attributes(Fs::shown_ino(id), &stat));
+                reply.attr(
+                    &self.attribute_ttl(id),
+                    &attributes(Fs::shown_ino(id), &stat),
+                );
             }
             Err(error) => reply.error(errno(&error)),
         }
@@ -263,9 +280,15 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let place = Place { parent: node(parent), name };
+        let place = Place {
+            parent: node(parent),
+            name,
+        };
         let device = dev_from_kernel(rdev);
-        self.made(|| self.fs.mknod(Self::caller(req), place, mode, umask, device), reply);
+        self.made(
+            || self.fs.mknod(Self::caller(req), place, mode, umask, device),
+            reply,
+        );
     }
 
     fn mkdir(
@@ -277,16 +300,34 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let place = Place { parent: node(parent), name };
-        self.made(|| self.fs.mkdir(Self::caller(req), place, mode, umask), reply);
+        let place = Place {
+            parent: node(parent),
+            name,
+        };
+        self.made(
+            || self.fs.mkdir(Self::caller(req), place, mode, umask),
+            reply,
+        );
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.fs.unlink(Place { parent: node(parent), name }), reply);
+        done(
+            self.fs.unlink(Place {
+                parent: node(parent),
+                name,
+            }),
+            reply,
+        );
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.fs.rmdir(Place { parent: node(parent), name }), reply);
+        done(
+            self.fs.rmdir(Place {
+                parent: node(parent),
+                name,
+            }),
+            reply,
+        );
     }
 
     fn symlink(
@@ -297,8 +338,17 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let place = Place { parent: node(parent), name: link_name };
-        self.made(|| self.fs.symlink(Self::caller(req), place, target.as_os_str()), reply);
+        let place = Place {
+            parent: node(parent),
+            name: link_name,
+        };
+        self.made(
+            || {
+                self.fs
+                    .symlink(Self::caller(req), place, target.as_os_str())
+            },
+            reply,
+        );
     }
 
     fn rename(
@@ -311,8 +361,14 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let from = Place { parent: node(parent), name };
-        let to = Place { parent: node(newparent), name: newname };
+        let from = Place {
+            parent: node(parent),
+            name,
+        };
+        let to = Place {
+            parent: node(newparent),
+            name: newname,
+        };
         let flags = crate::sys::file::RenameFlags::from_bits_retain(flags.bits());
         let result = Self::prepare_worker()
             .map_err(FsError::from)
@@ -328,7 +384,10 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let place = Place { parent: node(newparent), name: newname };
+        let place = Place {
+            parent: node(newparent),
+            name: newname,
+        };
         self.reply_entry(self.fs.link(Self::caller(req), node(ino), place), reply);
     }
 
@@ -360,9 +419,14 @@ impl Filesystem for Adapter {
         if let Err(error) = Self::prepare_worker() {
             return reply.error(errno(&error.into()));
         }
-        let place = Place { parent: node(parent), name };
+        let place = Place {
+            parent: node(parent),
+            name,
+        };
         let make: &mut BackingMaker<'_> = &mut |fd| Ok(Arc::new(Backing(reply.open_backing(fd)?)));
-        let result = self.fs.create(Self::caller(req), place, mode, umask, flags, make);
+        let result = self
+            .fs
+            .create(Self::caller(req), place, mode, umask, flags, make);
         match result {
             Ok((entry, id, opened)) => {
                 let attr = attributes(entry.node.id().get(), &entry.stat);
@@ -390,9 +454,11 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        with_buffer(size, |buffer| match self.fs.read(handle(fh), offset, buffer) {
-            Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
-            Err(error) => reply.error(errno(&error)),
+        with_buffer(size, |buffer| {
+            match self.fs.read(handle(fh), offset, buffer) {
+                Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
@@ -479,33 +545,35 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.fs.readdirplus(handle(fh), offset, &mut |listed, entry| {
-            let (attr, generation, ttl) = match entry {
-                Some(Entry { node, stat }) => (
-                    attributes(node.id().get(), stat),
-                    node.generation(),
-                    self.attribute_ttl(node.id()),
-                ),
-                // Number 0 tells the kernel to take the name and nothing else.
-                None => (convert::listed(listed.ino, listed.kind), 0, NEVER),
-            };
-            let generation = Generation(generation);
-            reply.add(attr.ino, listed.position, listed.name, &ttl, &attr, generation)
-        });
+        let result = self
+            .fs
+            .readdirplus(handle(fh), offset, &mut |listed, entry| {
+                let (attr, generation, ttl) = match entry {
+                    Some(Entry { node, stat }) => (
+                        attributes(node.id().get(), stat),
+                        node.generation(),
+                        self.attribute_ttl(node.id()),
+                    ),
+                    // Number 0 tells the kernel to take the name and nothing else.
+                    None => (convert::listed(listed.ino, listed.kind), 0, NEVER),
+                };
+                let generation = Generation(generation);
+                reply.add(
+                    attr.ino,
+                    listed.position,
+                    listed.name,
+                    &ttl,
+                    &attr,
+                    generation,
+                )
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
-    fn releasedir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         done(self.fs.releasedir(handle(fh)), reply);
     }
 
@@ -540,11 +608,17 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        done(self.fs.setxattr(Self::caller(req), node(ino), name, value, flags), reply);
+        done(
+            self.fs
+                .setxattr(Self::caller(req), node(ino), name, value, flags),
+            reply,
+        );
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(size, reply, |buffer| self.fs.getxattr(node(ino), name, buffer));
+        reply_xattr(size, reply, |buffer| {
+            self.fs.getxattr(node(ino), name, buffer)
+        });
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -583,7 +657,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = FallocateMode::from_raw(mode);
-        done(self.fs.fallocate(Self::caller(req), handle(fh), mode, offset, length), reply);
+        done(
+            self.fs
+                .fallocate(Self::caller(req), handle(fh), mode, offset, length),
+            reply,
+        );
     }
 
     fn lseek(

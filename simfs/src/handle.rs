@@ -71,7 +71,10 @@ pub struct Handles<T> {
 
 impl<T> Default for Handles<T> {
     fn default() -> Self {
-        Self { next: AtomicU64::new(1), table: DashMap::new() }
+        Self {
+            next: AtomicU64::new(1),
+            table: DashMap::new(),
+        }
     }
 }
 

@@ -42,7 +42,9 @@ pub struct Link {
 impl Link {
     /// The daemon's end of a socket pair.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream: Mutex::new(stream) }
+        Self {
+            stream: Mutex::new(stream),
+        }
     }
 
     /// Makes the mount, and tells its device number.
@@ -58,7 +60,8 @@ impl Link {
     /// # Errors
     /// EBUSY where it is in use.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        self.ask(if lazy { Order::Detach } else { Order::Unmount }).map(drop)
+        self.ask(if lazy { Order::Detach } else { Order::Unmount })
+            .map(drop)
     }
 
     fn ask(&self, order: Order) -> io::Result<DeviceNumber> {
@@ -131,5 +134,10 @@ fn answer(result: io::Result<DeviceNumber>) -> Vec<u8> {
         Ok(device) => (0, device),
         Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), (0, 0)),
     };
-    [errno.to_ne_bytes(), major.to_ne_bytes(), minor.to_ne_bytes()].concat()
+    [
+        errno.to_ne_bytes(),
+        major.to_ne_bytes(),
+        minor.to_ne_bytes(),
+    ]
+    .concat()
 }

@@ -113,7 +113,10 @@ pub struct Node {
 impl Node {
     fn new(id: NodeId, found: Found) -> Self {
         let Found { stat, handle, held } = found;
-        let charged = Charged { owner: stat.owner(), usage: stat.usage() };
+        let charged = Charged {
+            owner: stat.owner(),
+            usage: stat.usage(),
+        };
         Self {
             id,
             ino: stat.ino,
@@ -142,6 +145,11 @@ impl Node {
         self.id
     }
 
+    /// Whether the private area knows this node by that number.
+    pub fn is_inode(&self, ino: u64) -> bool {
+        self.ino == ino
+    }
+
     /// File, directory, symlink, ...; never changes.
     pub fn kind(&self) -> FileKind {
         self.kind
@@ -162,7 +170,9 @@ impl Node {
 
     /// Tells inodes apart that had the same number one after the other.
     pub fn generation(&self) -> u64 {
-        self.handle.as_ref().map_or(0, |handle| u64::from(handle.generation()))
+        self.handle
+            .as_ref()
+            .map_or(0, |handle| u64::from(handle.generation()))
     }
 
     /// The node's accounting and open state. Lock order: by node id.
@@ -250,7 +260,10 @@ impl<'a> Locked<'a> {
         let mut guards: smallvec::SmallVec<[(&Node, MutexGuard<'_, State>); 4]> =
             smallvec::SmallVec::new();
         for node in nodes.into_iter().flatten() {
-            if guards.last().is_none_or(|(last, _)| !std::ptr::eq(*last, node)) {
+            if guards
+                .last()
+                .is_none_or(|(last, _)| !std::ptr::eq(*last, node))
+            {
                 guards.push((node, node.state()));
             }
         }
@@ -258,9 +271,15 @@ impl<'a> Locked<'a> {
     }
 
     /// The state of one of them.
-    #[expect(clippy::expect_used, reason = "callers name nodes that they gave to `new`")]
+    #[expect(
+        clippy::expect_used,
+        reason = "callers name nodes that they gave to `new`"
+    )]
     pub fn of(&mut self, node: &Node) -> &mut State {
-        let found = self.guards.iter_mut().find(|(known, _)| std::ptr::eq(*known, node));
+        let found = self
+            .guards
+            .iter_mut()
+            .find(|(known, _)| std::ptr::eq(*known, node));
         &mut found.expect("the node is one of those that were locked").1
     }
 }
@@ -297,7 +316,9 @@ impl Nodes {
     pub fn new(area: Arc<PrivateArea>, root: Found, descriptors: usize) -> Self {
         let root = Arc::new(Node::new(NodeId::ROOT, root));
         let shard = NonZeroUsize::new(descriptors / FD_SHARDS).unwrap_or(NonZeroUsize::MIN);
-        let shards = (0..FD_SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect::<Vec<_>>();
+        let shards = (0..FD_SHARDS)
+            .map(|_| Mutex::new(LruCache::unbounded()))
+            .collect::<Vec<_>>();
         for cache in &shards {
             cache.lock().resize(shard);
         }
@@ -305,7 +326,13 @@ impl Nodes {
         table.insert(NodeId::ROOT, root.clone());
         let idle = NonZeroUsize::new(IDLE_BACKINGS).unwrap_or(NonZeroUsize::MIN);
         let backings = Mutex::new(LruCache::new(idle));
-        Self { area, root, table, backings, descriptors: shards }
+        Self {
+            area,
+            root,
+            table,
+            backings,
+            descriptors: shards,
+        }
     }
 
     /// The root of the mount.
@@ -336,7 +363,11 @@ impl Nodes {
 
     /// The id under which an inode is known: its number, unless it is the root.
     pub fn id_of(&self, stat: &Stat) -> NodeId {
-        if stat.ino == self.root.ino { NodeId::ROOT } else { NodeId::new(stat.ino) }
+        if stat.ino == self.root.ino {
+            NodeId::ROOT
+        } else {
+            NodeId::new(stat.ino)
+        }
     }
 
     /// The node for an inode that was found, without counting a lookup.
@@ -424,7 +455,10 @@ impl Nodes {
         let Some(handle) = &node.handle else {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         };
-        let fd = Arc::new(self.area.open_handle(handle, libc::O_PATH | libc::O_NOFOLLOW)?);
+        let fd = Arc::new(
+            self.area
+                .open_handle(handle, libc::O_PATH | libc::O_NOFOLLOW)?,
+        );
         self.shard(node.id).lock().put(node.id, fd.clone());
         Ok(fd)
     }
@@ -455,13 +489,18 @@ impl Nodes {
 
     /// All nodes, for a walk; entries may come and go meanwhile.
     pub fn snapshot(&self) -> Vec<Arc<Node>> {
-        self.table.iter().map(|entry| entry.value().clone()).collect()
+        self.table
+            .iter()
+            .map(|entry| entry.value().clone())
+            .collect()
     }
 
     fn shard(&self, id: NodeId) -> &Mutex<LruCache<NodeId, Arc<OwnedFd>>> {
         let shards = self.descriptors.len().max(1);
         let index = usize::try_from(id.0).unwrap_or(usize::MAX) % shards;
-        self.descriptors.get(index).unwrap_or_else(|| unreachable!("index is below the length"))
+        self.descriptors
+            .get(index)
+            .unwrap_or_else(|| unreachable!("index is below the length"))
     }
 }
 

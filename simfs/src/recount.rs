@@ -51,7 +51,10 @@ impl Recount {
     /// A recount that has seen nothing yet. One that `repairs` ends with the totals being replaced, so each inode that it
     /// looks at is from then on taken to be accounted as it is.
     pub fn new(repairs: bool) -> Self {
-        Self { repairs, shadow: Mutex::new(Shadow::default()) }
+        Self {
+            repairs,
+            shadow: Mutex::new(Shadow::default()),
+        }
     }
 
     /// Whether the totals will be replaced.
@@ -132,11 +135,18 @@ mod tests {
     use quota::{Bytes, InodeId, Owner, Subject, Usage};
 
     fn charged(uid: u32, bytes: u64) -> Charged {
-        Charged { owner: Owner::new(uid, uid), usage: Usage::inode(Bytes::new(bytes)) }
+        Charged {
+            owner: Owner::new(uid, uid),
+            usage: Usage::inode(Bytes::new(bytes)),
+        }
     }
 
     fn change(ino: u64, before: Option<Charged>, after: Option<Charged>) -> Change {
-        Change { inode: InodeId::new(ino, 0, &[]), before, after }
+        Change {
+            inode: InodeId::new(ino, 0, &[]),
+            before,
+            after,
+        }
     }
 
     #[test]
@@ -161,7 +171,10 @@ mod tests {
     fn an_edited_inode_that_changes_later_is_not_counted_twice() {
         let recount = Recount::new(false);
         recount.visit(1, Some(charged(0, 10)), charged(0, 50));
-        recount.together(&[change(1, Some(charged(0, 10)), Some(charged(0, 60)))], || {});
+        recount.together(
+            &[change(1, Some(charged(0, 10)), Some(charged(0, 60)))],
+            || {},
+        );
         recount.finish(|counted| {
             let root = counted.occupied.usage(Subject::Ve).space;
             assert_eq!(root, Bytes::new(60));

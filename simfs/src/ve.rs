@@ -134,13 +134,18 @@ pub fn start(config: Config) -> Result<(), StartError> {
         Forked::Parent(keeper) => {
             drop(reports);
             let mut report = String::new();
-            ready.read_to_string(&mut report).map_err(StartError::step("daemon"))?;
+            ready
+                .read_to_string(&mut report)
+                .map_err(StartError::step("daemon"))?;
             match report.strip_prefix("ready") {
                 Some(_) => Ok(()),
                 None => {
                     let code = keeper.wait().unwrap_or(1);
                     Err(StartError::Daemon(if report.is_empty() {
-                        format!("the daemon ended with code {code}; see {}", log_file(&config).display())
+                        format!(
+                            "the daemon ended with code {code}; see {}",
+                            log_file(&config).display()
+                        )
                     } else {
                         report
                     }))
@@ -162,10 +167,18 @@ pub fn start(config: Config) -> Result<(), StartError> {
 fn make_real(config: &mut Config) -> Result<(), StartError> {
     let failed = |path: &Path| StartError::step(format!("cannot use {}", path.display()));
     let run = &mut config.run_dir;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&*run).map_err(failed(run))?;
+    if let Some(above) = run.parent() {
+        fs::create_dir_all(above).map_err(failed(above))?;
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&*run)
+        .map_err(failed(run))?;
     *run = fs::canonicalize(&*run).map_err(failed(run))?;
     if config.quota {
-        config.state_dir = fs::canonicalize(&config.state_dir).map_err(failed(&config.state_dir))?;
+        config.state_dir =
+            fs::canonicalize(&config.state_dir).map_err(failed(&config.state_dir))?;
     }
     Ok(())
 }
@@ -182,10 +195,14 @@ fn serve_in_foreground(
 ) -> Result<(), StartError> {
     let code = keep(config, reports);
     let mut report = String::new();
-    ready.read_to_string(&mut report).map_err(StartError::step("daemon"))?;
+    ready
+        .read_to_string(&mut report)
+        .map_err(StartError::step("daemon"))?;
     match (code, report.as_str()) {
         (0, _) => Ok(()),
-        (_, "" | "ready") => Err(StartError::Daemon(format!("the daemon ended with code {code}"))),
+        (_, "" | "ready") => Err(StartError::Daemon(format!(
+            "the daemon ended with code {code}"
+        ))),
         (_, said) => Err(StartError::Daemon(said.to_owned())),
     }
 }
@@ -206,7 +223,10 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
     let device = match fuse_dev::open_device(Path::new("/dev/fuse")) {
         Ok(device) => device,
         Err(error) => {
-            return tell(reports, &format!("/dev/fuse: {error}: is the fuse module loaded?"));
+            return tell(
+                reports,
+                &format!("/dev/fuse: {error}: is the fuse module loaded?"),
+            );
         }
     };
     let (link, daemon_link) = match UnixStream::pair() {
@@ -245,7 +265,10 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
 
 /// Removes what containers were given of this mount.
 fn clear_container_parts(config: &Config) {
-    let decoy = config.run_dir.parent().map_or(Ok(()), |run| decoy::release(run, config.ve));
+    let decoy = config
+        .run_dir
+        .parent()
+        .map_or(Ok(()), |run| decoy::release(run, config.ve));
     if let Err(error) = decoy {
         tracing::warn!(%error, "left behind");
     }
@@ -274,19 +297,32 @@ fn serve(
     let housekeeper = Arc::new(Housekeeper::default());
     let privileges = Arc::new(Privileges::new().map_err(StartError::step("/proc"))?);
     let fs = Arc::new(assemble(config, &engine, &area, &housekeeper, &privileges)?);
-    fs.resume(&recovered.touched);
+    fs.resume(recovered.touched);
     let link = Arc::new(link);
-    let number = link.mount().map_err(StartError::step(format!("cannot mount at {}", config.mountpoint.display())))?;
-    let negotiation = Negotiation { passthrough: config.options.passthrough };
+    let number = link.mount().map_err(StartError::step(format!(
+        "cannot mount at {}",
+        config.mountpoint.display()
+    )))?;
+    let negotiation = Negotiation {
+        passthrough: config.options.passthrough,
+    };
     let connection = Connection::open(device, fs.clone(), negotiation, WORKERS)
         .map_err(StartError::step("the kernel refused the connection"))?;
     let quotactl = serve_quotactl(config, number, &engine, privileges)?;
-    let service = Arc::new(VeService::new(config, number, fs.clone(), engine.clone(), link.clone()));
+    let service = Arc::new(VeService::new(
+        config,
+        number,
+        fs.clone(),
+        engine.clone(),
+        link.clone(),
+    ));
     let server = Server::start(&config.run_dir, service.clone())
         .map_err(StartError::step("cannot listen on the control socket"))?;
     let cleaner = start_housekeeper(&fs, &housekeeper, connection.kernel_cache(), &service)?;
     if recovered.is_unknown {
-        service.start_recovery().map_err(StartError::step("cannot start a thread"))?;
+        service
+            .start_recovery()
+            .map_err(StartError::step("cannot start a thread"))?;
     }
     stop_on_signal(link).map_err(StartError::step("cannot wait for signals"))?;
     tracing::info!(ve = %config.ve, mountpoint = %config.mountpoint.display(), "mounted");
@@ -339,7 +375,10 @@ fn open_engine(
     let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
     let recorded = engine.info().private;
     if recorded != config.private {
-        return Err(StartError::OtherPrivate { recorded, given: config.private.clone() });
+        return Err(StartError::OtherPrivate {
+            recorded,
+            given: config.private.clone(),
+        });
     }
     Ok(engine)
 }
@@ -393,7 +432,9 @@ fn assemble(
         privileges.clone(),
         housekeeper.clone(),
     );
-    let settings = Settings { passthrough: config.options.passthrough };
+    let settings = Settings {
+        passthrough: config.options.passthrough,
+    };
     Ok(Fs::new(area.clone(), nodes, accounting, settings))
 }
 
@@ -452,22 +493,28 @@ fn start_housekeeper(
 /// A signal that asks for an end takes the mount away; the daemon ends when the last user is gone.
 fn stop_on_signal(link: Arc<Link>) -> io::Result<()> {
     let signals = fork::block_end_signals()?;
-    thread::Builder::new().name("signals".into()).stack_size(128 * 1024).spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            tracing::info!(signal, "asked to end; unmounting");
-            if link.unmount(false).is_err()
-                && let Err(error) = link.unmount(true)
-            {
-                tracing::error!(%error, "cannot unmount");
+    thread::Builder::new()
+        .name("signals".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                tracing::info!(signal, "asked to end; unmounting");
+                if link.unmount(false).is_err()
+                    && let Err(error) = link.unmount(true)
+                {
+                    tracing::error!(%error, "cannot unmount");
+                }
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
 
 fn open_files_limit() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DESCRIPTORS * 4)
+    limit
+        .current
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(DESCRIPTORS * 4)
 }
 
 /// Refuses a place where something is mounted.

@@ -87,7 +87,8 @@ impl Bench {
             device,
             policy,
         };
-        self.service = Some(QuotactlService::start(config, Arc::new(self.engine.clone()), drop).unwrap());
+        self.service =
+            Some(QuotactlService::start(config, Arc::new(self.engine.clone()), drop).unwrap());
     }
 
     fn socket(&self) -> std::path::PathBuf {

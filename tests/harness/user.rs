@@ -56,3 +56,11 @@ impl User {
         }
     }
 }
+
+/// Whether this process has CAP_SYS_RESOURCE; on some machines root has not.
+pub(crate) fn holds_sys_resource() -> bool {
+    rustix::thread::capabilities(None)
+        .unwrap()
+        .effective
+        .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
+}

@@ -82,6 +82,9 @@ struct Stores {
 impl Stores {
     fn lock(paths: &Paths) -> io::Result<Self> {
         let path = paths.states();
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above)?;
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

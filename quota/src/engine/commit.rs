@@ -10,9 +10,9 @@ use crate::error::EngineError;
 use crate::grace::Timestamp;
 use crate::journal::Epoch;
 use crate::ledger::{Edit, Item, Snapshot};
+use crate::standing::Standing;
 use crate::store::record::{self, key};
 use crate::store::{Batch, LimitsCopy};
-use crate::standing::Standing;
 use crate::subject::Subject;
 
 use super::{Engine, records};
@@ -106,11 +106,7 @@ impl Engine {
     }
 }
 
-fn batch(
-    snapshot: &Snapshot,
-    epoch: Epoch,
-    standing: Standing,
-) -> Result<Batch, EngineError> {
+fn batch(snapshot: &Snapshot, epoch: Epoch, standing: Standing) -> Result<Batch, EngineError> {
     let mut batch = Batch::new();
     let info_key = key::info();
     let info = record::encode(&info_key, &records::info_record(&snapshot.info, epoch)?);

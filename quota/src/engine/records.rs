@@ -9,9 +9,9 @@ use crate::grace::Timestamp;
 use crate::info::VeInfo;
 use crate::journal::Epoch;
 use crate::ledger::Ledger;
+use crate::standing::Standing;
 use crate::store::record::{self, AccountRecord, InfoRecord, key};
 use crate::store::{Store, StoreError};
-use crate::standing::Standing;
 use crate::subject::Subject;
 
 use super::Engine;

@@ -89,16 +89,19 @@ impl Engine {
 
     fn write_standing(&self, admin: &mut Epoch, standing: Standing) -> Result<(), EngineError> {
         let before = std::mem::replace(&mut *self.inner.standing.lock(), standing);
-        self.write(admin, &Edit::Nothing, self.now()).inspect_err(|_| {
-            *self.inner.standing.lock() = before;
-        })
+        self.write(admin, &Edit::Nothing, self.now())
+            .inspect_err(|_| {
+                *self.inner.standing.lock() = before;
+            })
     }
 
     /// The standing that a commit writes.
     pub(super) fn next_standing(&self, edit: &Edit, epoch: Epoch) -> Standing {
         let in_service = self.inner.in_service.load(Ordering::Acquire);
         match self.standing() {
-            Standing::Journaled { session, .. } if in_service => Standing::Journaled { session, epoch },
+            Standing::Journaled { session, .. } if in_service => {
+                Standing::Journaled { session, epoch }
+            }
             // Counted while it is not in service: nothing can be missing.
             _ if !in_service && matches!(edit, Edit::Usage(_)) => Standing::Final,
             present => present,

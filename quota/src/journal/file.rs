@@ -80,7 +80,12 @@ impl FileJournal {
     pub fn create(path: &Path, identity: Identity) -> io::Result<Self> {
         let _ = std::fs::remove_file(path);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         let length = u64::try_from(CHUNKS_AT).map_err(io::Error::other)?;
         fallocate(&file, FallocateFlags::empty(), 0, length)?;
         let journal = Self {
@@ -109,7 +114,11 @@ impl FileJournal {
     }
 
     fn write_header(&self, chunks: u32, sound: bool) -> io::Result<()> {
-        let header = Header { identity: self.identity.clone(), chunks, sound };
+        let header = Header {
+            identity: self.identity.clone(),
+            chunks,
+            sound,
+        };
         self.file.write_all_at(&header.encode(), 0)
     }
 
@@ -167,7 +176,12 @@ impl FileJournal {
             return Ok(chunk);
         }
         let chunk = state.chunks;
-        fallocate(&self.file, FallocateFlags::empty(), chunk_start(chunk)?, as_u64(CHUNK)?)?;
+        fallocate(
+            &self.file,
+            FallocateFlags::empty(),
+            chunk_start(chunk)?,
+            as_u64(CHUNK)?,
+        )?;
         self.write_header(chunk.saturating_add(1), true)?;
         state.chunks = chunk.saturating_add(1);
         Ok(chunk)
@@ -204,7 +218,14 @@ impl Journal for FileJournal {
             }
             state.first_touch(inode, Known { charged, pins: 1 });
             let epoch = state.epoch;
-            self.append(&mut state, &[Entry { inode, charged, epoch }]);
+            self.append(
+                &mut state,
+                &[Entry {
+                    inode,
+                    charged,
+                    epoch,
+                }],
+            );
         }
     }
 
@@ -215,7 +236,10 @@ impl Journal for FileJournal {
         }
         let free = state.free_intents.pop();
         let (Some(slot), Some(bytes)) = (free, Intent::encode(parent, name)) else {
-            self.give_up(&mut state, &io::Error::other("more operations in flight than it has room for"));
+            self.give_up(
+                &mut state,
+                &io::Error::other("more operations in flight than it has room for"),
+            );
             return None;
         };
         drop(state);
@@ -232,8 +256,21 @@ impl Journal for FileJournal {
                 known.charged = change.after;
             } else if change.before != change.after {
                 let (inode, charged, epoch) = (change.inode, change.before, state.epoch);
-                state.first_touch(inode, Known { charged: change.after, pins: 0 });
-                self.append(&mut state, &[Entry { inode, charged, epoch }]);
+                state.first_touch(
+                    inode,
+                    Known {
+                        charged: change.after,
+                        pins: 0,
+                    },
+                );
+                self.append(
+                    &mut state,
+                    &[Entry {
+                        inode,
+                        charged,
+                        epoch,
+                    }],
+                );
             }
         }
     }
@@ -273,7 +310,11 @@ impl Journal for FileJournal {
         let carried: Vec<_> = state
             .known
             .iter()
-            .map(|(&inode, known)| Entry { inode, charged: known.charged, epoch })
+            .map(|(&inode, known)| Entry {
+                inode,
+                charged: known.charged,
+                epoch,
+            })
             .collect();
         self.append(&mut state, &carried);
     }

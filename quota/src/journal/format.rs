@@ -95,7 +95,10 @@ struct Taker<'a> {
 
 impl<'a> Taker<'a> {
     fn raw(&mut self, length: usize) -> Result<&'a [u8], Garbled> {
-        let (head, tail) = self.rest.split_at_checked(length).ok_or(Garbled("a part is too short"))?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(Garbled("a part is too short"))?;
         self.rest = tail;
         Ok(head)
     }
@@ -135,7 +138,9 @@ fn length_byte(bytes: &[u8]) -> u8 {
 }
 
 fn inode_from(ino: u64, kind: i32, length: u8, handle: &[u8]) -> Result<InodeId, Garbled> {
-    let handle = handle.get(..usize::from(length)).ok_or(Garbled("a handle is too long"))?;
+    let handle = handle
+        .get(..usize::from(length))
+        .ok_or(Garbled("a handle is too long"))?;
     Ok(InodeId::new(ino, kind, handle))
 }
 
@@ -166,7 +171,11 @@ impl Header {
         let boot = input.raw(BOOT_MAX)?;
         let boot = boot.split(|&byte| byte == 0).next().unwrap_or_default();
         let boot = String::from_utf8_lossy(boot).into_owned();
-        Ok(Self { identity: Identity { ve, boot, session }, chunks, sound })
+        Ok(Self {
+            identity: Identity { ve, boot, session },
+            chunks,
+            sound,
+        })
     }
 }
 
@@ -174,7 +183,10 @@ impl Entry {
     pub(super) fn encode(&self) -> [u8; RECORD] {
         let mut bytes = [0; RECORD];
         let (kind, handle) = self.inode.handle().unwrap_or_default();
-        let charged = self.charged.unwrap_or(Charged { owner: Owner::new(0, 0), usage: Usage::ZERO });
+        let charged = self.charged.unwrap_or(Charged {
+            owner: Owner::new(0, 0),
+            usage: Usage::ZERO,
+        });
         let mut out = Filler { rest: &mut bytes };
         out.raw(&[1, u8::from(self.charged.is_some()), length_byte(handle), 0]);
         out.raw(&kind.to_le_bytes());
@@ -206,14 +218,20 @@ impl Entry {
         let usage = Usage::new(Bytes::new(input.u64()?), Inodes::new(input.u64()?));
         let epoch = Epoch::new(input.u64()?);
         let charged = (exists == 1).then_some(Charged { owner, usage });
-        Ok(Some(Self { inode, charged, epoch }))
+        Ok(Some(Self {
+            inode,
+            charged,
+            epoch,
+        }))
     }
 }
 
 impl Intent {
     /// The bytes of an intent; `None` for a name that no file system has.
     pub(super) fn encode(parent: &InodeId, name: &[u8]) -> Option<[u8; INTENT]> {
-        let length = u16::try_from(name.len()).ok().filter(|_| name.len() <= NAME_MAX)?;
+        let length = u16::try_from(name.len())
+            .ok()
+            .filter(|_| name.len() <= NAME_MAX)?;
         let mut bytes = [0; INTENT];
         let (kind, handle) = parent.handle().unwrap_or_default();
         let mut out = Filler { rest: &mut bytes };
@@ -238,7 +256,10 @@ impl Intent {
         let kind = i32::from_le_bytes(input.array()?);
         let ino = input.u64()?;
         let parent = inode_from(ino, kind, length, input.raw(InodeId::HANDLE_MAX)?)?;
-        Ok(Some(Self { parent, name: input.raw(name)?.to_vec() }))
+        Ok(Some(Self {
+            parent,
+            name: input.raw(name)?.to_vec(),
+        }))
     }
 }
 
@@ -248,17 +269,35 @@ mod tests {
 
     fn entry(exists: bool) -> Entry {
         let usage = Usage::inode(Bytes::new(4096));
-        let charged = exists.then_some(Charged { owner: Owner::new(7, 8), usage });
-        Entry { inode: InodeId::new(9, 1, &[5; 12]), charged, epoch: Epoch::new(3) }
+        let charged = exists.then_some(Charged {
+            owner: Owner::new(7, 8),
+            usage,
+        });
+        Entry {
+            inode: InodeId::new(9, 1, &[5; 12]),
+            charged,
+            epoch: Epoch::new(3),
+        }
     }
 
     #[test]
     fn parts_are_read_as_they_were_written() {
-        let identity = Identity { ve: VeId::new(101), boot: "abc".into(), session: 77 };
-        let header = Header { identity, chunks: 4, sound: true };
+        let identity = Identity {
+            ve: VeId::new(101),
+            boot: "abc".into(),
+            session: 77,
+        };
+        let header = Header {
+            identity,
+            chunks: 4,
+            sound: true,
+        };
         assert_eq!(Header::decode(&header.encode()), Ok(header));
         for exists in [true, false] {
-            assert_eq!(Entry::decode(&entry(exists).encode()), Ok(Some(entry(exists))));
+            assert_eq!(
+                Entry::decode(&entry(exists).encode()),
+                Ok(Some(entry(exists)))
+            );
         }
         let parent = InodeId::new(2, 1, &[5; 40]);
         let name = vec![b'n'; NAME_MAX];

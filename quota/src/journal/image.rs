@@ -62,7 +62,9 @@ impl Image {
             return Err(Unusable::Foreign("of another VE"));
         }
         if header.identity.boot != expected.boot {
-            return Err(Unusable::Foreign("from before the host was started, or of another private area"));
+            return Err(Unusable::Foreign(
+                "from before the host was started, or of another private area",
+            ));
         }
         if header.identity.session != expected.session {
             return Err(Unusable::Foreign("of another mount"));
@@ -70,17 +72,26 @@ impl Image {
         if !header.sound {
             return Err(Unusable::Incomplete);
         }
-        let records = u64::from(header.chunks).saturating_mul(u64::try_from(CHUNK).unwrap_or(u64::MAX));
-        if length < u64::try_from(CHUNKS_AT).unwrap_or(u64::MAX).saturating_add(records) {
+        let records =
+            u64::from(header.chunks).saturating_mul(u64::try_from(CHUNK).unwrap_or(u64::MAX));
+        if length
+            < u64::try_from(CHUNKS_AT)
+                .unwrap_or(u64::MAX)
+                .saturating_add(records)
+        {
             return Err(Unusable::Damaged("it is cut off"));
         }
         let mut image = Self::default();
         for _ in 0..(CHUNKS_AT - HEADER) / INTENT {
-            image.intents.extend(Intent::decode(&part::<INTENT>(&mut input)?)?);
+            image
+                .intents
+                .extend(Intent::decode(&part::<INTENT>(&mut input)?)?);
         }
         let mut input = input.take(records);
         while input.limit() > 0 {
-            image.entries.extend(Entry::decode(&part::<RECORD>(&mut input)?)?);
+            image
+                .entries
+                .extend(Entry::decode(&part::<RECORD>(&mut input)?)?);
         }
         Ok(image)
     }
@@ -94,12 +105,17 @@ impl Image {
                 *known = entry;
             }
         }
-        first.into_iter().map(|(inode, entry)| (inode, entry.charged)).collect()
+        first
+            .into_iter()
+            .map(|(inode, entry)| (inode, entry.charged))
+            .collect()
     }
 
     /// The names that were being made, each with its directory.
     pub fn intents(&self) -> impl Iterator<Item = (&InodeId, &[u8])> {
-        self.intents.iter().map(|intent| (&intent.parent, intent.name.as_slice()))
+        self.intents
+            .iter()
+            .map(|intent| (&intent.parent, intent.name.as_slice()))
     }
 }
 

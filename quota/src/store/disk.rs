@@ -212,7 +212,8 @@ impl SledStore {
         work: impl FnOnce(&mut Handle) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let handle = Arc::clone(&self.handle);
-        self.worker.run_sized(op, bytes, move || work(&mut handle.lock()))?
+        self.worker
+            .run_sized(op, bytes, move || work(&mut handle.lock()))?
     }
 }
 

@@ -36,7 +36,10 @@ pub struct Growth {
 impl Growth {
     /// Bounds for this file system with this block size in bytes.
     pub fn new(backing: Backing, block_size: u64) -> Self {
-        Self { backing, block: block_size.max(512) }
+        Self {
+            backing,
+            block: block_size.max(512),
+        }
     }
 
     /// The unit of allocation in bytes.
@@ -51,7 +54,9 @@ impl Growth {
 
     /// The start of the first block at or after this offset.
     pub fn ceil(&self, offset: u64) -> u64 {
-        offset.checked_next_multiple_of(self.block).unwrap_or(u64::MAX)
+        offset
+            .checked_next_multiple_of(self.block)
+            .unwrap_or(u64::MAX)
     }
 
     /// Data blocks of a range, were none of them allocated yet.
@@ -152,7 +157,12 @@ impl Growth {
     ///
     /// A gap is left behind each name that was removed; a new entry needs one gap as large as itself. If the gaps add
     /// up to more than each of them being too small would allow, one of them is large enough.
-    pub fn fits_one_block(&self, occupied: Bytes, names: impl Iterator<Item = usize>, new: usize) -> bool {
+    pub fn fits_one_block(
+        &self,
+        occupied: Bytes,
+        names: impl Iterator<Item = usize>,
+        new: usize,
+    ) -> bool {
         if matches!(self.backing, Backing::Btrfs | Backing::Tmpfs) {
             return true;
         }
@@ -160,8 +170,9 @@ impl Growth {
             return false;
         }
         let need = entry_size(new);
-        let (count, used) =
-            names.fold((0u64, 0u64), |(count, used), name| (count + 1, used + entry_size(name)));
+        let (count, used) = names.fold((0u64, 0u64), |(count, used), name| {
+            (count + 1, used + entry_size(name))
+        });
         let free = self.block.saturating_sub(EXT4_DIRENT_TAIL + used);
         free > count.saturating_mul(need.saturating_sub(4))
     }
@@ -180,7 +191,10 @@ fn entry_size(name: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const EXT4: Growth = Growth { backing: Backing::Ext4, block: 4096 };
+    const EXT4: Growth = Growth {
+        backing: Backing::Ext4,
+        block: 4096,
+    };
 
     #[test]
     fn data_rounds_out_to_blocks() {

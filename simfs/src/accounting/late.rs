@@ -19,8 +19,11 @@ use quota::Engine;
 use crate::node::{Node, Nodes, State};
 
 /// Delays from one look to the next.
-const STAGES: [Duration; 3] =
-    [Duration::from_secs(4), Duration::from_secs(32), Duration::from_secs(40)];
+const STAGES: [Duration; 3] = [
+    Duration::from_secs(4),
+    Duration::from_secs(32),
+    Duration::from_secs(40),
+];
 
 #[derive(Debug)]
 struct Entry {
@@ -42,7 +45,11 @@ pub struct Queue {
 impl Queue {
     /// An empty queue; a node that leaves it may leave the table.
     pub fn new(nodes: Arc<Nodes>, engine: Engine) -> Self {
-        Self { nodes, engine, entries: Mutex::new(VecDeque::new()) }
+        Self {
+            nodes,
+            engine,
+            entries: Mutex::new(VecDeque::new()),
+        }
     }
 
     /// Adds a file that was written; one that is queued already stays where it is.
@@ -53,7 +60,12 @@ impl Queue {
         state.queued = true;
         keep_watch(&self.engine, node, state);
         let due = Instant::now() + delay(0);
-        let entry = Entry { node: node.clone(), due, stage: 0, unsettled: state.unsettled };
+        let entry = Entry {
+            node: node.clone(),
+            due,
+            stage: 0,
+            unsettled: state.unsettled,
+        };
         self.entries.lock().push_back(entry);
     }
 
@@ -73,7 +85,9 @@ impl Queue {
         for _ in 0..self.len() {
             let entry = {
                 let mut entries = self.entries.lock();
-                let Some(entry) = entries.pop_front() else { break };
+                let Some(entry) = entries.pop_front() else {
+                    break;
+                };
                 if entry.due > now {
                     entries.push_back(entry);
                     continue;
@@ -93,13 +107,27 @@ impl Queue {
         now: Instant,
         look: &mut dyn FnMut(&Node, bool) -> io::Result<u64>,
     ) -> Option<Entry> {
-        let Entry { node, stage, unsettled: before, .. } = entry;
+        let Entry {
+            node,
+            stage,
+            unsettled: before,
+            ..
+        } = entry;
         let last = stage + 1 >= STAGES.len();
         match look(&node, last) {
             Ok(unsettled) if last && unsettled == 0 => self.done(&node),
             Ok(unsettled) => {
-                let stage = if unsettled > before || last { 0 } else { stage + 1 };
-                Some(Entry { node, due: now + delay(stage), stage, unsettled })
+                let stage = if unsettled > before || last {
+                    0
+                } else {
+                    stage + 1
+                };
+                Some(Entry {
+                    node,
+                    due: now + delay(stage),
+                    stage,
+                    unsettled,
+                })
             }
             // The file is gone, or cannot be read: there is nothing more to learn here.
             Err(_) => self.done(&node),
@@ -108,7 +136,12 @@ impl Queue {
 
     /// Settles the files for which something is promised, before somebody is refused.
     pub fn settle_promises(&self, settle: &mut dyn FnMut(&Node) -> io::Result<()>) {
-        let nodes: Vec<_> = self.entries.lock().iter().map(|entry| entry.node.clone()).collect();
+        let nodes: Vec<_> = self
+            .entries
+            .lock()
+            .iter()
+            .map(|entry| entry.node.clone())
+            .collect();
         for node in nodes {
             // A file that cannot be written out keeps its promise; the late look reports the cause.
             let _ = settle(&node);
@@ -118,7 +151,9 @@ impl Queue {
     /// Empties the queue, calling `finish` for each file.
     pub fn drain(&self, finish: &mut dyn FnMut(&Node)) {
         loop {
-            let Some(entry) = self.entries.lock().pop_front() else { return };
+            let Some(entry) = self.entries.lock().pop_front() else {
+                return;
+            };
             finish(&entry.node);
             self.done(&entry.node);
         }
@@ -143,5 +178,8 @@ pub(super) fn keep_watch(engine: &Engine, node: &Node, state: &mut State) {
 }
 
 fn delay(stage: usize) -> Duration {
-    STAGES.get(stage).copied().unwrap_or(Duration::from_secs(40))
+    STAGES
+        .get(stage)
+        .copied()
+        .unwrap_or(Duration::from_secs(40))
 }

@@ -53,9 +53,12 @@ impl Fs {
 
     /// Whether attributes of this inode may change without a request (stores through a passed-through mapping).
     pub fn attributes_may_drift(&self, id: NodeId) -> bool {
-        self.nodes
-            .get(id)
-            .is_ok_and(|node| node.state().open.as_ref().is_some_and(|open| open.mappers > 0))
+        self.nodes.get(id).is_ok_and(|node| {
+            node.state()
+                .open
+                .as_ref()
+                .is_some_and(|open| open.mappers > 0)
+        })
     }
 
     /// Changes attributes and returns the new ones.
@@ -143,7 +146,11 @@ impl Fs {
             return Ok(());
         }
         let seen = stat_fd(fd)?;
-        let mode = seen.mode_without_setid();
+        let mut mode = seen.mode_without_setid();
+        // Without group execution the bit means something else and stays, but not for strangers to the group.
+        if mode & libc::S_ISGID != 0 && !self.accounting.may_keep_setgid(caller, seen.owner().gid) {
+            mode &= !libc::S_ISGID;
+        }
         if mode != seen.permissions() {
             file::chmod(fd, mode)?;
         }
@@ -161,7 +168,9 @@ impl Fs {
         let owner = state.owner().ok_or(FsError::UnknownNode(node.id()))?;
         let want = [Want::new(owner, Usage::space(space))];
         let touched = [(node.inode_id(), state.charged)];
-        self.accounting.reserve(caller, &touched, &want, || Ok(want.iter().copied().collect()))
+        self.accounting.reserve(caller, &touched, &want, || {
+            Ok(want.iter().copied().collect())
+        })
     }
 
     fn change_owner(
@@ -180,7 +189,10 @@ impl Fs {
         );
         // What is promised to the old owner ends; the next write asks the new one.
         state.promised = None;
-        let want = [Want { accounts: accounts_of_change(from, to), usage: charged.usage }];
+        let want = [Want {
+            accounts: accounts_of_change(from, to),
+            usage: charged.usage,
+        }];
         let touched = [(node.inode_id(), state.charged)];
         let promise = self.accounting.reserve(caller, &touched, &want, || {
             Ok(want.iter().copied().collect())
@@ -205,9 +217,9 @@ impl Fs {
         let owner = state.owner().ok_or(FsError::UnknownNode(node.id()))?;
         let usage = Usage::space(self.accounting.growth().data(0, length));
         let want = [Want::new(owner, usage)];
-        let promise = self.accounting.reserve(caller, &[], &want, || {
-            Ok(want.iter().copied().collect())
-        })?;
+        let promise = self
+            .accounting
+            .reserve(caller, &[], &want, || Ok(want.iter().copied().collect()))?;
         if let Some(open) = &mut state.open {
             open.promise(Some(promise));
         }

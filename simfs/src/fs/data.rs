@@ -121,7 +121,11 @@ impl Fs {
         let fd = fd.ok_or(FsError::Invalid)?;
         let seen = stat_fd(fd.as_fd())?;
         let mut state = node.state();
-        let nobody = Caller { uid: 0, gid: 0, pid: 0 };
+        let nobody = Caller {
+            uid: 0,
+            gid: 0,
+            pid: 0,
+        };
         let opened = self.admit(nobody, node, &mut state, access, &seen, &fd, backing)?;
         let handle = self.insert_file(node, access, Some(Arc::new(fd)), &opened);
         Ok((handle, opened))
@@ -158,7 +162,9 @@ impl Fs {
             Some(token) => token,
             None => self.nodes.take_backing(node)?,
         };
-        let open = state.open.get_or_insert_with(|| Box::new(OpenState::new(decision.mode)));
+        let open = state
+            .open
+            .get_or_insert_with(|| Box::new(OpenState::new(decision.mode)));
         open.mode = decision.mode;
         open.handles = open.handles.saturating_add(1);
         open.backing = Some(token.clone());
@@ -166,7 +172,10 @@ impl Fs {
     }
 
     /// Counts a new handle in and decides how its data travels.
-    #[expect(clippy::too_many_arguments, reason = "one step of open, split off for its length")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of open, split off for its length"
+    )]
     fn admit(
         &self,
         caller: Caller,
@@ -182,7 +191,12 @@ impl Fs {
         }
         let present = state.open.as_ref().map(|open| open.mode);
         let has_holes = seen.blocks.bytes().get() < seen.size;
-        let mut decision = decide(present, access, has_holes, self.passthrough.load(Ordering::Acquire));
+        let mut decision = decide(
+            present,
+            access,
+            has_holes,
+            self.passthrough.load(Ordering::Acquire),
+        );
         let mut token = state.open.as_ref().and_then(|open| open.backing.clone());
         if decision.passthrough && token.is_none() {
             match backing(path.as_fd()) {
@@ -195,7 +209,9 @@ impl Fs {
         if decision.promise_holes && has_holes {
             holes = Some(self.promise_holes(caller, node, state, path, seen)?);
         }
-        let open = state.open.get_or_insert_with(|| Box::new(OpenState::new(decision.mode)));
+        let open = state
+            .open
+            .get_or_insert_with(|| Box::new(OpenState::new(decision.mode)));
         open.mode = decision.mode;
         open.handles = open.handles.saturating_add(1);
         open.writers = open.writers.saturating_add(u32::from(access.writes()));
@@ -254,7 +270,8 @@ impl Fs {
         let holes = Holes::find(&fd, self.accounting.growth(), 0, seen.size)?;
         let owner = state.owner().ok_or(FsError::UnknownNode(node.id()))?;
         let want = [Want::new(owner, Usage::space(holes.total()))];
-        self.accounting.reserve(caller, &[], &want, || Ok(want.iter().copied().collect()))
+        self.accounting
+            .reserve(caller, &[], &want, || Ok(want.iter().copied().collect()))
     }
 
     fn truncate_open(&self, node: &Arc<Node>, state: &mut State, fd: &OwnedFd) -> FsResult<()> {
@@ -267,7 +284,11 @@ impl Fs {
     }
 
     /// The handle's own descriptor, opened on first use.
-    pub(super) fn file_descriptor(&self, open: &OpenFile, state: &State) -> io::Result<Arc<OwnedFd>> {
+    pub(super) fn file_descriptor(
+        &self,
+        open: &OpenFile,
+        state: &State,
+    ) -> io::Result<Arc<OwnedFd>> {
         let mut fd = open.fd.lock();
         if let Some(fd) = &*fd {
             return Ok(fd.clone());
@@ -340,10 +361,18 @@ impl Fs {
         length: u64,
     ) -> FsResult<usize> {
         let mut state = node.state();
-        let range =
-            DataRange { file: fd, offset: request.offset, length, may_be_short: !request.from_cache };
-        let grant = self.accounting.reserve_data(caller, node, &mut state, range)?;
-        let granted = usize::try_from(grant.length).unwrap_or(usize::MAX).min(request.data.len());
+        let range = DataRange {
+            file: fd,
+            offset: request.offset,
+            length,
+            may_be_short: !request.from_cache,
+        };
+        let grant = self
+            .accounting
+            .reserve_data(caller, node, &mut state, range)?;
+        let granted = usize::try_from(grant.length)
+            .unwrap_or(usize::MAX)
+            .min(request.data.len());
         let data = request.data.get(..granted).unwrap_or(request.data);
         self.promise_gap(caller, node, &mut state, fd, request.offset)?;
         let prepared = if grant.is_exact {
@@ -355,7 +384,8 @@ impl Fs {
         let seen = stat_fd(fd.as_fd())?;
         let written = result.as_ref().copied().unwrap_or(0);
         let written_bytes = u64::try_from(written).unwrap_or(0);
-        self.accounting.settle_data(node, &mut state, grant.promise, &seen, written_bytes);
+        self.accounting
+            .settle_data(node, &mut state, grant.promise, &seen, written_bytes);
         if request.offset <= node.dense_to() {
             node.extend_dense(request.offset + written_bytes);
         }
@@ -414,14 +444,23 @@ impl Fs {
             self.accounting.late().push(node, &mut state);
             return Ok(result?);
         }
-        let range = DataRange { file: &fd, offset, length, may_be_short: false };
-        let promise = self.accounting.reserve_data(caller, node, &mut state, range)?.promise;
+        let range = DataRange {
+            file: &fd,
+            offset,
+            length,
+            may_be_short: false,
+        };
+        let promise = self
+            .accounting
+            .reserve_data(caller, node, &mut state, range)?
+            .promise;
         if mode.zeroes() {
             node.cut_dense(offset);
         }
         let result = file::fallocate(&fd, mode, offset, length);
         let seen = stat_fd(fd.as_fd())?;
-        self.accounting.settle_data(node, &mut state, promise, &seen, length);
+        self.accounting
+            .settle_data(node, &mut state, promise, &seen, length);
         Ok(result?)
     }
 
@@ -447,21 +486,28 @@ impl Fs {
             return Ok(0);
         }
         let mut state = node.state();
-        let range = DataRange { file: &target_fd, offset: to.1, length, may_be_short: true };
-        let grant = self.accounting.reserve_data(caller, node, &mut state, range)?;
+        let range = DataRange {
+            file: &target_fd,
+            offset: to.1,
+            length,
+            may_be_short: true,
+        };
+        let grant = self
+            .accounting
+            .reserve_data(caller, node, &mut state, range)?;
         node.cut_dense(to.1);
         let prepared = if grant.is_exact {
             self.allocate_exactly(&target_fd, to.1, grant.length)
         } else {
             Ok(())
         };
-        let result = prepared.and_then(|()| {
-            file::copy_range(&source_fd, from.1, &target_fd, to.1, grant.length)
-        });
+        let result = prepared
+            .and_then(|()| file::copy_range(&source_fd, from.1, &target_fd, to.1, grant.length));
         let seen = stat_fd(target_fd.as_fd())?;
         let copied = result.as_ref().copied().unwrap_or(0);
         let bytes = u64::try_from(copied).unwrap_or(0);
-        self.accounting.settle_data(node, &mut state, grant.promise, &seen, bytes);
+        self.accounting
+            .settle_data(node, &mut state, grant.promise, &seen, bytes);
         Ok(result?)
     }
 
@@ -505,7 +551,10 @@ impl Fs {
     /// # Errors
     /// [`FsError::UnknownHandle`] for a handle that is not open.
     pub fn release(&self, handle: HandleId) -> FsResult<()> {
-        let open = self.files.remove(handle).ok_or(FsError::UnknownHandle(handle))?;
+        let open = self
+            .files
+            .remove(handle)
+            .ok_or(FsError::UnknownHandle(handle))?;
         let node = open.node.clone();
         {
             let mut state = node.state();
@@ -545,11 +594,7 @@ impl Fs {
     }
 }
 
-fn opened_as(
-    decision: Decision,
-    token: Option<Arc<dyn BackingToken>>,
-    keep_cache: bool,
-) -> Opened {
+fn opened_as(decision: Decision, token: Option<Arc<dyn BackingToken>>, keep_cache: bool) -> Opened {
     Opened {
         backing: token.filter(|_| decision.passthrough),
         direct: decision.direct,
@@ -558,5 +603,9 @@ fn opened_as(
 }
 
 fn access_or_write(access: Access) -> Access {
-    if access == Access::Read { Access::Write } else { access }
+    if access == Access::Read {
+        Access::Write
+    } else {
+        access
+    }
 }

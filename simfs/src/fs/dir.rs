@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use crate::sys::stat::FileKind;
+use parking_lot::Mutex;
 
 use super::policy::{Access, IoMode, OpenState};
 use super::{Entry, Fs};
@@ -48,10 +48,15 @@ impl Fs {
             None => self.nodes.descriptor(&node)?,
         };
         let stream = dirent::DirStream::new(file::open_dir(path.as_fd())?);
-        let counts = state.open.get_or_insert_with(|| Box::new(OpenState::new(IoMode::Cached)));
+        let counts = state
+            .open
+            .get_or_insert_with(|| Box::new(OpenState::new(IoMode::Cached)));
         counts.handles = counts.handles.saturating_add(1);
         drop(state);
-        Ok(self.dirs.insert(OpenDir { node, stream: Some(Mutex::new(stream)) }))
+        Ok(self.dirs.insert(OpenDir {
+            node,
+            stream: Some(Mutex::new(stream)),
+        }))
     }
 
     /// Lists entries from a position until `add` says that the buffer is full.
@@ -65,12 +70,16 @@ impl Fs {
         add: &mut dyn FnMut(Listed<'_>) -> bool,
     ) -> FsResult<()> {
         let open = self.dirs.get(handle)?;
-        let Some(stream) = &open.stream else { return Ok(()) };
+        let Some(stream) = &open.stream else {
+            return Ok(());
+        };
         let mut stream = stream.lock();
         stream.seek(position)?;
         loop {
             let before = stream.position();
-            let Some(entry) = stream.next()? else { return Ok(()) };
+            let Some(entry) = stream.next()? else {
+                return Ok(());
+            };
             let listed = Listed {
                 position: entry.position,
                 ino: self.listed_ino(&open, entry.ino, entry.name),
@@ -118,10 +127,13 @@ impl Fs {
     }
 
     fn listed_ino(&self, open: &OpenDir, ino: u64, name: &[u8]) -> u64 {
-        let root = self.nodes.root().id();
-        let shown_root = name == b"." && open.node.id() == root;
-        let above_root = name == b".." && open.node.id() == root;
-        if shown_root || above_root { super::ROOT_INO } else { ino }
+        let root = self.nodes.root();
+        let above_root = name == b".." && open.node.id() == root.id();
+        if above_root || root.is_inode(ino) {
+            super::ROOT_INO
+        } else {
+            ino
+        }
     }
 
     /// Closes a directory.
@@ -129,7 +141,10 @@ impl Fs {
     /// # Errors
     /// [`FsError::UnknownHandle`] for a handle that is not open.
     pub fn releasedir(&self, handle: HandleId) -> FsResult<()> {
-        let open = self.dirs.remove(handle).ok_or(FsError::UnknownHandle(handle))?;
+        let open = self
+            .dirs
+            .remove(handle)
+            .ok_or(FsError::UnknownHandle(handle))?;
         let node = open.node.clone();
         let counted = open.stream.is_some();
         // The stream holds a directory that was removed in being: it must be closed before the directory counts as gone.

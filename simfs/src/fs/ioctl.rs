@@ -13,8 +13,8 @@ use super::Fs;
 use crate::error::{FsError, FsResult};
 use crate::handle::HandleId;
 use crate::node::NodeId;
-use crate::sys::inode_flags::{self, ExtendedFlags};
 use crate::sys::file;
+use crate::sys::inode_flags::{self, ExtendedFlags};
 use crate::sys::stat::stat_fd;
 
 const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
@@ -66,7 +66,9 @@ impl Fs {
                 if wanted.project != present.project || inherits {
                     return Err(FsError::NotPermitted);
                 }
-                self.set_and_look(id, &fd, |fd| inode_flags::set_extended_flags(fd.as_fd(), wanted))
+                self.set_and_look(id, &fd, |fd| {
+                    inode_flags::set_extended_flags(fd.as_fd(), wanted)
+                })
             }
             _ => Err(FsError::NoSuchIoctl),
         }
@@ -94,7 +96,10 @@ impl Fs {
             return Ok(self.descriptor_of(&file)?);
         }
         let (_, path) = self.node_and_fd(id)?;
-        Ok(Arc::new(file::reopen(path.as_fd(), libc::O_RDONLY | libc::O_NONBLOCK)?))
+        Ok(Arc::new(file::reopen(
+            path.as_fd(),
+            libc::O_RDONLY | libc::O_NONBLOCK,
+        )?))
     }
 }
 

@@ -74,7 +74,10 @@ impl Fs {
         flags: i32,
         backing: &mut BackingMaker<'_>,
     ) -> FsResult<(Entry, HandleId, Opened)> {
-        let new = NewInode { kind: FileKind::File, target: 0 };
+        let new = NewInode {
+            kind: FileKind::File,
+            target: 0,
+        };
         let (entry, fd) = self.add_inode(caller, place, umask, new, |dir| {
             let fd = file::create_at(dir, place.name, flags, mode)?;
             Ok(Some(fd))
@@ -87,8 +90,17 @@ impl Fs {
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub fn mkdir(&self, caller: Caller, place: Place<'_>, mode: u32, umask: u32) -> FsResult<Entry> {
-        let new = NewInode { kind: FileKind::Directory, target: 0 };
+    pub fn mkdir(
+        &self,
+        caller: Caller,
+        place: Place<'_>,
+        mode: u32,
+        umask: u32,
+    ) -> FsResult<Entry> {
+        let new = NewInode {
+            kind: FileKind::Directory,
+            target: 0,
+        };
         let (entry, _) = self.add_inode(caller, place, umask, new, |dir| {
             file::mkdir_at(dir, place.name, mode).map(|()| None)
         })?;
@@ -107,7 +119,10 @@ impl Fs {
         umask: u32,
         device: u64,
     ) -> FsResult<Entry> {
-        let new = NewInode { kind: FileKind::from_mode(mode), target: 0 };
+        let new = NewInode {
+            kind: FileKind::from_mode(mode),
+            target: 0,
+        };
         let (entry, _) = self.add_inode(caller, place, umask, new, |dir| {
             file::mknod_at(dir, place.name, mode, device).map(|()| None)
         })?;
@@ -120,7 +135,10 @@ impl Fs {
     /// As [`Self::create`].
     pub fn symlink(&self, caller: Caller, place: Place<'_>, target: &OsStr) -> FsResult<Entry> {
         let length = u64::try_from(target.len()).map_err(|_| FsError::Invalid)?;
-        let new = NewInode { kind: FileKind::Symlink, target: length };
+        let new = NewInode {
+            kind: FileKind::Symlink,
+            target: length,
+        };
         let (entry, _) = self.add_inode(caller, place, 0, new, |dir| {
             file::symlink_at(target, dir, place.name).map(|()| None)
         })?;
@@ -177,7 +195,9 @@ impl Fs {
                 self.accounting.watch(&victim, locked.of(&victim)),
             ];
             let last = directory || stat.nlink <= 1;
-            let pin = last.then(|| self.pin_if_open(&victim, locked.of(&victim))).transpose()?;
+            let pin = last
+                .then(|| self.pin_if_open(&victim, locked.of(&victim)))
+                .transpose()?;
             file::unlink_at(&dir, place.name, directory)?;
             if last {
                 self.last_name_gone(&victim, locked.of(&victim), &stat, pin.flatten());
@@ -208,8 +228,7 @@ impl Fs {
         let _source = self.watch_source(&old_dir, from.name, flags)?;
         {
             let victim_node = victim.as_ref().map(|(node, _)| &**node);
-            let mut locked =
-                Locked::new([Some(&*old_parent), Some(&*new_parent), victim_node]);
+            let mut locked = Locked::new([Some(&*old_parent), Some(&*new_parent), victim_node]);
             let _watched: smallvec::SmallVec<[_; 3]> =
                 [Some(&*old_parent), Some(&*new_parent), victim_node]
                     .into_iter()
@@ -228,7 +247,9 @@ impl Fs {
             let identity = Self::identity(caller, 0)?;
             let renamed = file::rename_at(&old_dir, from.name, &new_dir, to.name, flags);
             drop(identity);
-            if renamed.is_ok() && let Some((node, stat)) = &victim {
+            if renamed.is_ok()
+                && let Some((node, stat)) = &victim
+            {
                 self.last_name_gone(node, locked.of(node), stat, pin);
             }
             let whiteout = if renamed.is_ok() && flags.contains(RenameFlags::WHITEOUT) {
@@ -236,10 +257,12 @@ impl Fs {
             } else {
                 None
             };
-            self.settle_rename(promise, &mut locked, whiteout, &[
-                (&old_parent, &old_dir),
-                (&new_parent, &new_dir),
-            ])?;
+            self.settle_rename(
+                promise,
+                &mut locked,
+                whiteout,
+                &[(&old_parent, &old_dir), (&new_parent, &new_dir)],
+            )?;
             renamed?;
         }
         if let Some((node, _)) = victim {
@@ -296,13 +319,16 @@ impl Fs {
         locked: &mut Locked<'_>,
         flags: RenameFlags,
     ) -> FsResult<Reservation> {
-        let whiteout = flags
-            .contains(RenameFlags::WHITEOUT)
-            .then_some(NewInode { kind: FileKind::CharDevice, target: 0 });
+        let whiteout = flags.contains(RenameFlags::WHITEOUT).then_some(NewInode {
+            kind: FileKind::CharDevice,
+            target: 0,
+        });
         if flags.contains(RenameFlags::EXCHANGE) || file::exists_at(dir, name) {
             // The entry is there already: no directory grows.
             let wants = self.wants_of_new(caller, parent, locked.of(parent), whiteout, true);
-            return self.accounting.reserve(caller, &[], &wants, || Ok(wants.clone()));
+            return self
+                .accounting
+                .reserve(caller, &[], &wants, || Ok(wants.clone()));
         }
         self.promise_name(caller, parent, locked.of(parent), dir, name, whiteout)
     }
@@ -318,7 +344,11 @@ impl Fs {
         if let Some(found) = whiteout {
             let after = Some(charged_as(&found.stat));
             let node = self.nodes.intern(found);
-            changes.push(Change { inode: node.inode_id(), before: None, after });
+            changes.push(Change {
+                inode: node.inode_id(),
+                before: None,
+                after,
+            });
             self.nodes.tidy(&node);
         }
         for (node, dir) in parents {
@@ -374,7 +404,11 @@ impl Fs {
         let seen = stat_fd(dir.as_fd())?;
         let changes = [
             change(&parent, &mut state, Some(&seen)),
-            Change { inode: entry.node.inode_id(), before: None, after },
+            Change {
+                inode: entry.node.inode_id(),
+                before: None,
+                after,
+            },
         ];
         self.accounting.settle_changes(promise, &changes);
         Ok((entry, fd))
@@ -391,7 +425,9 @@ impl Fs {
         new: Option<NewInode>,
     ) -> FsResult<Reservation> {
         let growth = self.accounting.growth();
-        let occupied = state.charged.map_or(Bytes::ZERO, |charged| charged.usage.space);
+        let occupied = state
+            .charged
+            .map_or(Bytes::ZERO, |charged| charged.usage.space);
         let owner = state.owner().ok_or(FsError::UnknownNode(parent.id()))?;
         let mut worst = self.wants_of_new(caller, parent, state, new, false);
         worst.push(Want::new(owner, Usage::space(growth.directory(occupied))));
@@ -418,8 +454,11 @@ impl Fs {
         let mut wants = Wants::new();
         if let Some(NewInode { kind, target }) = new {
             let growth = self.accounting.growth();
-            let space =
-                if bare { growth.bare_inode(kind, target) } else { growth.new_inode(kind, target) };
+            let space = if bare {
+                growth.bare_inode(kind, target)
+            } else {
+                growth.new_inode(kind, target)
+            };
             let gid = match state.owner() {
                 Some(owner) if parent.passes_on_group() => owner.gid.get(),
                 _ => caller.gid,
@@ -450,7 +489,11 @@ impl Fs {
 
     /// A descriptor that keeps an open file in being when its last name goes.
     fn pin_if_open(&self, node: &Node, state: &State) -> io::Result<Option<Arc<OwnedFd>>> {
-        state.open.as_ref().map(|_| self.nodes.descriptor(node)).transpose()
+        state
+            .open
+            .as_ref()
+            .map(|_| self.nodes.descriptor(node))
+            .transpose()
     }
 
     /// The last name of an inode is gone: it stays charged while it is open, and no longer.

@@ -85,7 +85,12 @@ pub struct Decision {
 }
 
 /// Decides how a new handle does its I/O.
-pub fn decide(present: Option<IoMode>, access: Access, has_holes: bool, passthrough: bool) -> Decision {
+pub fn decide(
+    present: Option<IoMode>,
+    access: Access,
+    has_holes: bool,
+    passthrough: bool,
+) -> Decision {
     let cached = Decision {
         mode: IoMode::Cached,
         passthrough: false,
@@ -110,9 +115,12 @@ pub fn decide(present: Option<IoMode>, access: Access, has_holes: bool, passthro
             direct: false,
             promise_holes: false,
         },
-        (None | Some(IoMode::Direct), Access::Write) => {
-            Decision { mode: IoMode::Direct, passthrough: false, direct: true, promise_holes: false }
-        }
+        (None | Some(IoMode::Direct), Access::Write) => Decision {
+            mode: IoMode::Direct,
+            passthrough: false,
+            direct: true,
+            promise_holes: false,
+        },
         (None | Some(IoMode::Direct), Access::ReadWrite) => cached,
     }
 }
@@ -139,7 +147,15 @@ pub struct OpenState {
 impl OpenState {
     /// No handle yet, in this mode.
     pub fn new(mode: IoMode) -> Self {
-        Self { mode, handles: 0, writers: 0, written: false, mappers: 0, backing: None, holes: None }
+        Self {
+            mode,
+            handles: 0,
+            writers: 0,
+            written: false,
+            mappers: 0,
+            backing: None,
+            holes: None,
+        }
     }
 
     /// Adds to what is promised for holes.
@@ -156,8 +172,12 @@ impl OpenState {
 mod tests {
     use super::*;
 
-    const MODES: [Option<IoMode>; 4] =
-        [None, Some(IoMode::Direct), Some(IoMode::Passthrough), Some(IoMode::Cached)];
+    const MODES: [Option<IoMode>; 4] = [
+        None,
+        Some(IoMode::Direct),
+        Some(IoMode::Passthrough),
+        Some(IoMode::Cached),
+    ];
     const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 
     /// Linux `fs/fuse/iomode.c`: cached and passthrough handles exclude each other on one inode, and once an inode has
@@ -170,10 +190,19 @@ mod tests {
                     let one = decide(None, first, holes.0, true);
                     let two = decide(Some(one.mode), second, holes.1, true);
                     let cached = |d: Decision| !d.passthrough && !d.direct;
-                    assert!(!(one.passthrough && cached(two)), "{first:?} then {second:?}");
-                    assert!(!(cached(one) && two.passthrough), "{first:?} then {second:?}");
+                    assert!(
+                        !(one.passthrough && cached(two)),
+                        "{first:?} then {second:?}"
+                    );
+                    assert!(
+                        !(cached(one) && two.passthrough),
+                        "{first:?} then {second:?}"
+                    );
                     let plain_direct = two.direct && !two.passthrough;
-                    assert!(!(one.passthrough && plain_direct), "{first:?} then {second:?}");
+                    assert!(
+                        !(one.passthrough && plain_direct),
+                        "{first:?} then {second:?}"
+                    );
                 }
             }
         }
@@ -194,7 +223,10 @@ mod tests {
         for mode in MODES {
             for access in [Access::Write, Access::ReadWrite] {
                 let decision = decide(mode, access, false, true);
-                assert!(decision.direct || !decision.passthrough, "{mode:?} {access:?}");
+                assert!(
+                    decision.direct || !decision.passthrough,
+                    "{mode:?} {access:?}"
+                );
             }
         }
     }

@@ -105,7 +105,9 @@ impl Fs {
             self.accounting.record(node, &mut state, &seen);
         }
         if recount.repairs() && state.charged != Some(charged_as(&seen)) {
-            self.accounting.engine().restate(node.inode_id(), charged_as(&seen));
+            self.accounting
+                .engine()
+                .restate(node.inode_id(), charged_as(&seen));
             state.charged = Some(charged_as(&seen));
         }
         recount.visit(seen.ino, state.charged, charged_as(&seen));

@@ -59,7 +59,11 @@ impl Fs {
         let touched = [(node.inode_id(), state.charged)];
         let promise = self.accounting.reserve(caller, &touched, &want, || {
             let fits = self.fits_in_present_block(&fd, name, value.len());
-            Ok(if fits { smallvec::SmallVec::new() } else { want.iter().copied().collect() })
+            Ok(if fits {
+                smallvec::SmallVec::new()
+            } else {
+                want.iter().copied().collect()
+            })
         })?;
         let result = xattr::set(fd.as_fd(), name, value, flags);
         let seen = stat_fd(fd.as_fd())?;

@@ -79,7 +79,10 @@ pub fn dev_to_kernel(dev: Dev) -> u32 {
 
 /// The reverse of [`dev_to_kernel`].
 pub fn dev_from_kernel(packed: u32) -> Dev {
-    makedev((packed & 0xf_ff00) >> 8, (packed & 0xff) | ((packed >> 12) & 0xf_ff00))
+    makedev(
+        (packed & 0xf_ff00) >> 8,
+        (packed & 0xff) | ((packed >> 12) & 0xf_ff00),
+    )
 }
 
 /// A time to set.
@@ -90,10 +93,16 @@ pub fn set_time(time: TimeOrNow) -> SetTime {
     match time {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => SetTime::At(match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => FileTime { seconds: seconds(after), nanoseconds: after.subsec_nanos() },
+            Ok(after) => FileTime {
+                seconds: seconds(after),
+                nanoseconds: after.subsec_nanos(),
+            },
             Err(before) => {
                 let before = before.duration();
-                FileTime { seconds: -seconds(before), nanoseconds: before.subsec_nanos() }
+                FileTime {
+                    seconds: -seconds(before),
+                    nanoseconds: before.subsec_nanos(),
+                }
             }
         }),
     }
@@ -120,8 +129,18 @@ mod tests {
         // As the library decodes a request for -2 s and 800,000,000 ns.
         let decoded = UNIX_EPOCH - Duration::new(2, 800_000_000);
         let set = set_time(TimeOrNow::SpecificTime(decoded));
-        assert_eq!(set, SetTime::At(FileTime { seconds: -2, nanoseconds: 800_000_000 }));
-        let shown = FileTime { seconds: -2, nanoseconds: 800_000_000 }.system_time();
+        assert_eq!(
+            set,
+            SetTime::At(FileTime {
+                seconds: -2,
+                nanoseconds: 800_000_000
+            })
+        );
+        let shown = FileTime {
+            seconds: -2,
+            nanoseconds: 800_000_000,
+        }
+        .system_time();
         assert_eq!(shown, UNIX_EPOCH - Duration::new(1, 200_000_000));
     }
 }

@@ -49,7 +49,9 @@ pub(super) fn negotiate(config: &mut KernelConfig, wanted: Negotiation, fs: &Fs)
         && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
         && config.set_max_stack_depth(1).is_ok();
     if wanted.passthrough && !passthrough {
-        tracing::info!("the kernel has no passthrough (Linux 6.9 and later); reads go through the daemon");
+        tracing::info!(
+            "the kernel has no passthrough (Linux 6.9 and later); reads go through the daemon"
+        );
     }
     fs.set_passthrough(passthrough);
 }

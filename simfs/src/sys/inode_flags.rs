@@ -32,8 +32,13 @@ impl ExtendedFlags {
     /// As `struct fsxattr` lies in memory.
     pub fn to_bytes(self) -> [u8; EXTENDED_SIZE] {
         let mut bytes = [0; EXTENDED_SIZE];
-        let fields =
-            [self.flags, self.extent_size, self.extents, self.project, self.cow_extent_size];
+        let fields = [
+            self.flags,
+            self.extent_size,
+            self.extents,
+            self.project,
+            self.cow_extent_size,
+        ];
         for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
             place.copy_from_slice(&field.to_ne_bytes());
         }
@@ -42,8 +47,11 @@ impl ExtendedFlags {
 
     /// From `struct fsxattr` as it lies in memory.
     pub fn from_bytes(bytes: &[u8; EXTENDED_SIZE]) -> Self {
-        let mut fields =
-            bytes.chunks_exact(4).map(|field| field.first_chunk().map_or(0, |raw| u32::from_ne_bytes(*raw)));
+        let mut fields = bytes.chunks_exact(4).map(|field| {
+            field
+                .first_chunk()
+                .map_or(0, |raw| u32::from_ne_bytes(*raw))
+        });
         let mut next = || fields.next().unwrap_or(0);
         Self {
             flags: next(),

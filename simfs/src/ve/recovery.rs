@@ -4,6 +4,7 @@
 //! from the commit on that names it, and no longer than to the next one that names another. Where the totals miss
 //! something and no journal says what, the VE goes into service all the same, and is counted while it runs.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use quota::{Engine, EngineError, Epoch, FileJournal, NoJournal, Standing, VeId};
 use crate::accounting::charged_as;
 use crate::private::PrivateArea;
 use crate::sys::handle::KernelHandle;
-use crate::sys::stat::{stat_at, stat_fd};
+use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const PREFIX: &str = "journal.";
@@ -38,14 +39,16 @@ pub(super) struct Service {
 pub(super) struct Recovered {
     /// The totals are to be counted anew.
     pub(super) is_unknown: bool,
-    /// Inodes that were touched shortly before the last mount ended, with what the totals hold for them.
-    pub(super) touched: Vec<(InodeId, Charged)>,
+    /// Files that were touched shortly before the last mount ended, as they were taken into the totals.
+    pub(super) touched: Vec<(KernelHandle, Stat)>,
 }
 
 impl Service {
     /// Makes the journal of a new mount. The one of the last mount is left alone.
     pub(super) fn prepare(run_dir: &Path, ve: VeId, area: &PrivateArea) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let session = u64::try_from(now.as_nanos()).unwrap_or(0);
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
         let root = area.root_stat();
@@ -53,7 +56,9 @@ impl Service {
         let identity = Identity { ve, boot, session };
         let made = match area.has_handles() {
             true => FileJournal::create(&file(run_dir, session), identity.clone()),
-            false => Err(io::Error::other("the backing file system has no file handles")),
+            false => Err(io::Error::other(
+                "the backing file system has no file handles",
+            )),
         };
         let journal: Arc<dyn Journal> = match made {
             Ok(journal) => Arc::new(journal),
@@ -62,7 +67,12 @@ impl Service {
                 Arc::new(NoJournal)
             }
         };
-        Self { run_dir: run_dir.to_owned(), identity, journal, began: AtomicBool::new(false) }
+        Self {
+            run_dir: run_dir.to_owned(),
+            identity,
+            journal,
+            began: AtomicBool::new(false),
+        }
     }
 
     /// What the engine is to tell of changes.
@@ -107,16 +117,27 @@ impl Service {
         epoch: Epoch,
         engine: &Engine,
         area: &PrivateArea,
-    ) -> Result<Vec<(InodeId, Charged)>, String> {
+    ) -> Result<Vec<(KernelHandle, Stat)>, String> {
         let started = Instant::now();
         let path = file(&self.run_dir, session);
-        let expected = Identity { session, ..self.identity.clone() };
+        let expected = Identity {
+            session,
+            ..self.identity.clone()
+        };
         let image = Image::read(&path, &expected)
             .map_err(|error| format!("{}: {error}", path.display()))?;
-        let changes = missed(&image, epoch, &Eye { area })
-            .map_err(|error| format!("an inode that the journal names cannot be looked at: {error}"))?;
+        let eye = Eye {
+            area,
+            files: RefCell::default(),
+        };
+        let changes = missed(&image, epoch, &eye).map_err(|error| {
+            format!("an inode that the journal names cannot be looked at: {error}")
+        })?;
         engine.record(&changes);
-        let corrected = changes.iter().filter(|change| change.before != change.after).count();
+        let corrected = changes
+            .iter()
+            .filter(|change| change.before != change.after)
+            .count();
         tracing::info!(
             ve = %self.identity.ve,
             looked_at = changes.len(),
@@ -124,7 +145,7 @@ impl Service {
             milliseconds = started.elapsed().as_millis(),
             "the last mount ended without its last commit; its journal was worked off"
         );
-        Ok(changes.iter().filter_map(|change| Some((change.inode, change.after?))).collect())
+        Ok(eye.files.into_inner())
     }
 
     fn remove_others(&self) {
@@ -138,7 +159,9 @@ impl Service {
     }
 
     fn remove(&self, concerns: impl Fn(&Path) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.run_dir) else { return };
+        let Ok(entries) = fs::read_dir(&self.run_dir) else {
+            return;
+        };
         for entry in entries.flatten() {
             let name = entry.file_name();
             if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) && concerns(&entry.path()) {
@@ -164,30 +187,58 @@ fn file(run_dir: &Path, session: u64) -> PathBuf {
 /// Looks at inodes of the private area for the recovery.
 struct Eye<'a> {
     area: &'a PrivateArea,
+    /// The regular files among them.
+    files: RefCell<Vec<(KernelHandle, Stat)>>,
 }
 
 impl Eye<'_> {
     fn open(&self, inode: &InodeId) -> io::Result<Option<std::os::fd::OwnedFd>> {
-        let handle = inode.handle().and_then(|(kind, bytes)| KernelHandle::from_parts(kind, bytes));
-        let handle = handle.ok_or_else(|| io::Error::other("an inode without a file handle"))?;
-        absent(self.area.open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW))
+        let handle =
+            handle_of(inode).ok_or_else(|| io::Error::other("an inode without a file handle"))?;
+        absent(
+            self.area
+                .open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW),
+        )
     }
+
+    fn keep(&self, inode: &InodeId, seen: &Stat) {
+        if seen.kind() == FileKind::File
+            && let Some(handle) = handle_of(inode)
+        {
+            self.files.borrow_mut().push((handle, *seen));
+        }
+    }
+}
+
+fn handle_of(inode: &InodeId) -> Option<KernelHandle> {
+    inode
+        .handle()
+        .and_then(|(kind, bytes)| KernelHandle::from_parts(kind, bytes))
 }
 
 impl Look for Eye<'_> {
     fn inode(&self, inode: &InodeId) -> io::Result<Option<Charged>> {
-        let Some(fd) = self.open(inode)? else { return Ok(None) };
+        let Some(fd) = self.open(inode)? else {
+            return Ok(None);
+        };
         let seen = stat_fd(&fd)?;
         // One without a name goes with its last user, whom this VE does not know any more.
-        let is_there = seen.nlink > 0 && seen.ino == inode.ino();
-        Ok(is_there.then(|| charged_as(&seen)))
+        if seen.nlink == 0 || seen.ino != inode.ino() {
+            return Ok(None);
+        }
+        self.keep(inode, &seen);
+        Ok(Some(charged_as(&seen)))
     }
 
     fn name(&self, parent: &InodeId, name: &[u8]) -> io::Result<Option<(InodeId, Charged)>> {
         use std::os::unix::ffi::OsStrExt;
         let name = std::ffi::OsStr::from_bytes(name);
-        let Some(dir) = self.open(parent)? else { return Ok(None) };
-        let Some(seen) = absent(stat_at(&dir, name))? else { return Ok(None) };
+        let Some(dir) = self.open(parent)? else {
+            return Ok(None);
+        };
+        let Some(seen) = absent(stat_at(&dir, name))? else {
+            return Ok(None);
+        };
         let handle = KernelHandle::of_name(&dir, name)?;
         let inode = InodeId::new(seen.ino, handle.handle_type(), handle.bytes());
         Ok(Some((inode, charged_as(&seen))))

@@ -101,15 +101,25 @@ impl VeService {
         let now = self.progress.lock();
         let state = match &*now {
             Now { stopping: true, .. } => VeState::Stopping,
-            Now { recovering: Some(_), .. } => VeState::Recovering,
-            Now { checking: Some(_), .. } => VeState::Checking,
+            Now {
+                recovering: Some(_),
+                ..
+            } => VeState::Recovering,
+            Now {
+                checking: Some(_), ..
+            } => VeState::Checking,
             _ => VeState::Mounted,
         };
         let (files, dirs) = self.fs.open_counts();
         let mut degraded = self.fs.degraded();
-        degraded.extend(now.commit_error.iter().map(|error| format!("totals not committed: {error}")));
+        degraded.extend(
+            now.commit_error
+                .iter()
+                .map(|error| format!("totals not committed: {error}")),
+        );
         if self.quota && !self.engine.journal_is_sound() {
-            degraded.push("no journal can be written: after a crash the VE will be recounted".into());
+            degraded
+                .push("no journal can be written: after a crash the VE will be recounted".into());
         }
         Reply::Status(Box::new(VeStatus {
             ve: self.ve,
@@ -121,7 +131,14 @@ impl VeService {
             since: self.since,
             quota: self.quota,
             device: self.device,
-            account: if self.quota { account } else { Account { limits: Limits::UNLIMITED, ..account } },
+            account: if self.quota {
+                account
+            } else {
+                Account {
+                    limits: Limits::UNLIMITED,
+                    ..account
+                }
+            },
             progress: now.recovering.or(now.checking),
             nodes: count(self.fs.nodes().len()),
             handles: count(files.saturating_add(dirs)),
@@ -171,10 +188,16 @@ impl VeService {
     /// Counts the totals anew while the guest works, slowly.
     pub(super) fn start_recovery(self: &Arc<Self>) -> io::Result<()> {
         let service = self.clone();
-        let start = Progress { done: Inodes::ZERO, total_estimate: Inodes::ZERO };
+        let start = Progress {
+            done: Inodes::ZERO,
+            total_estimate: Inodes::ZERO,
+        };
         self.progress.lock().recovering = Some(start);
         let work = move || service.recover();
-        thread::Builder::new().name("recovery".into()).stack_size(256 * 1024).spawn(work)?;
+        thread::Builder::new()
+            .name("recovery".into())
+            .stack_size(256 * 1024)
+            .spawn(work)?;
         Ok(())
     }
 
@@ -208,13 +231,22 @@ impl VeService {
         };
         let accounting = self.fs.accounting();
         let Some(recount) = accounting.begin_recount(repair) else {
-            return failed(ErrorKind::Busy, "a recount is under way already; wait for it".into());
+            return failed(
+                ErrorKind::Busy,
+                "a recount is under way already; wait for it".into(),
+            );
         };
         let walked = self.fs.recount(&recount, &mut |seen| {
-            progress(Progress { done: Inodes::new(seen), total_estimate: estimate });
+            progress(Progress {
+                done: Inodes::new(seen),
+                total_estimate: estimate,
+            });
         });
         let outcome = walked.map_err(|error| error.to_string()).and_then(|()| {
-            recount.finish(|counted| self.compare(counted, repair).map_err(|error| error.to_string()))
+            recount.finish(|counted| {
+                self.compare(counted, repair)
+                    .map_err(|error| error.to_string())
+            })
         });
         accounting.end_recount();
         match outcome {
@@ -258,11 +290,15 @@ impl Service for VeService {
             Request::Status => self.status(),
             Request::Stop { lazy } => self.stop(lazy),
             Request::Check { repair } => self.check(repair, progress),
-            Request::Upgrade => {
-                failed(ErrorKind::Unsupported, "a running daemon cannot be replaced yet".into())
-            }
+            Request::Upgrade => failed(
+                ErrorKind::Unsupported,
+                "a running daemon cannot be replaced yet".into(),
+            ),
             other => engine_reply(&self.engine, other).unwrap_or_else(|| {
-                failed(ErrorKind::Unsupported, "this daemon does not know the request".into())
+                failed(
+                    ErrorKind::Unsupported,
+                    "this daemon does not know the request".into(),
+                )
             }),
         }
     }
@@ -284,8 +320,15 @@ pub(super) fn without_limits(
 ) -> Result<Engine, StartError> {
     let usage = crate::scan::scan(area, &mut ())
         .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
-    let setup = Setup { usage, ..Setup::new(config.ve, &config.private) };
-    Ok(Engine::create(Arc::new(MemoryStore::default()), environment, setup)?)
+    let setup = Setup {
+        usage,
+        ..Setup::new(config.ve, &config.private)
+    };
+    Ok(Engine::create(
+        Arc::new(MemoryStore::default()),
+        environment,
+        setup,
+    )?)
 }
 
 /// Writes quota events to the log, once per crossing.

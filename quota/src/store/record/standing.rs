@@ -40,10 +40,15 @@ mod tests {
     fn a_standing_is_read_as_it_was_written() {
         let key = key::standing();
         let (session, epoch) = (u64::MAX, Epoch::new(9));
-        for standing in
-            [Standing::Final, Standing::Journaled { session, epoch }, Standing::Unknown { session }]
-        {
-            assert_eq!(decode::<Standing>(&key, &encode(&key, &standing)), Ok(standing));
+        for standing in [
+            Standing::Final,
+            Standing::Journaled { session, epoch },
+            Standing::Unknown { session },
+        ] {
+            assert_eq!(
+                decode::<Standing>(&key, &encode(&key, &standing)),
+                Ok(standing)
+            );
         }
     }
 }

@@ -165,6 +165,9 @@ impl Beside {
         let not_made = |error: std::io::Error| {
             Failure::new(VzctlExit::Private, format!("{}: {error}", path.display()))
         };
+        if let Some(above) = parent.parent() {
+            fs::create_dir_all(above).map_err(not_made)?;
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
