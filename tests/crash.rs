@@ -266,7 +266,8 @@ fn a_journal_that_cannot_be_used_costs_a_recount_while_the_ve_runs() {
     };
     make_homes(&ve);
     let mut dice = Dice(99);
-    let spoil: [(&str, &dyn Fn(&Path)); 4] = [
+    type Spoil<'a> = (&'a str, &'a dyn Fn(&Path));
+    let spoil: [Spoil<'_>; 4] = [
         ("is damaged: a record", &|path| {
             let mut bytes = std::fs::read(path).expect("journal");
             bytes[36_864 + 9] ^= 1;

@@ -83,6 +83,9 @@ impl Host {
     #[track_caller]
     fn assert_nothing_left(&self) {
         let table = std::fs::read_to_string("/proc/self/mounts").expect("mount table");
+        for ve in ["101", "102"] {
+            assert!(!self.path("run/simfs").join(ve).exists(), "{ve}");
+        }
         let root = self.path("vz/root").display().to_string();
         assert!(!table.contains(&root), "{table}");
         for dir in [

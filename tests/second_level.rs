@@ -91,7 +91,7 @@ fn root_passes_the_second_level_only() {
         assert!(written <= 1 << 20);
     }
     ve.setlimit2(&["-u", "0", "0", "0", "0", "0"]);
-    ve.setlimit(&["-b", "3M", "-B", "3M"]);
+    ve.setlimit(&["-b", "2M", "-B", "2M"]);
     let (_, error) = write_at(&file, 2 * MIB, &vec![0; 2 << 20]);
     assert_eq!(error, Some(Errno::DQUOT));
 }

@@ -118,7 +118,7 @@ impl Accounting {
     /// Promises `worst`, or, where that does not fit, the true need that `exact` finds out.
     ///
     /// # Errors
-    /// [`Denied`] where even the true need does not fit; what `exact` fails with.
+    /// [`quota::Denied`] where even the true need does not fit; what `exact` fails with.
     pub fn reserve(
         &self,
         caller: Caller,
@@ -142,7 +142,7 @@ impl Accounting {
     ///
     ///
     /// # Errors
-    /// [`Denied`] where not even the first block fits; what looking at the file fails with.
+    /// [`quota::Denied`] where not even the first block fits; what looking at the file fails with.
     pub fn reserve_data(
         &self,
         caller: Caller,

@@ -1,6 +1,6 @@
 //! System calls: the only place with `unsafe` code.
 //!
-//! One file per family; [`file`] gathers what is done to files. Files are named by descriptors; a name is one component
+//! One file per family; [`mod@file`] gathers what is done to files. Files are named by descriptors; a name is one component
 //! below a directory descriptor, never a path, and [`name::check`] refuses anything else. Errors are
 //! [`std::io::Error`] with the kernel's number.
 //!

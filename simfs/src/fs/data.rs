@@ -434,6 +434,7 @@ impl Fs {
         let node = &open.node;
         let fd = self.descriptor_of(&open)?;
         let mut state = node.state();
+        self.take_setid(caller, node, &fd)?;
         if mode.punches() {
             self.promise_new_holes(caller, node, &mut state, length)?;
             let _watch = self.accounting.watch(node, &state);
@@ -496,6 +497,7 @@ impl Fs {
             .accounting
             .reserve_data(caller, node, &mut state, range)?;
         node.cut_dense(to.1);
+        self.take_setid(caller, node, &target_fd)?;
         let prepared = if grant.is_exact {
             self.allocate_exactly(&target_fd, to.1, grant.length)
         } else {

@@ -73,6 +73,8 @@ fn remove_traces(context: &Context) -> Fallible<()> {
         Ok(()) | Err(VeError::NoRecord { .. }) => {}
         Err(error) => return Err(Failure::new(VzctlExit::Destroy, error.to_string())),
     }
+    let run_dir = context.paths.run_dir(context.ve);
+    remove_tree(&run_dir).map_err(|error| failed(&run_dir, &error))?;
     set::unlink_names(context);
     if let Ok(root) = context.paths.root(context.ve) {
         let _may_hold_something = fs::remove_dir(root);
