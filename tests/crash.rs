@@ -178,6 +178,7 @@ fn killed_many_times(ve: &Ve, rounds: u64) {
     }
 }
 
+// S51: whatever was in flight.
 #[test]
 fn totals_are_exact_after_a_kill() {
     if let Some(ve) = Spec::default().second_level().mount() {
@@ -259,6 +260,7 @@ fn wait_for_recount(ve: &Ve) {
     ve.check();
 }
 
+// S53: the VE mounts, says why, and counts while it works.
 #[test]
 fn a_journal_that_cannot_be_used_costs_a_recount_while_the_ve_runs() {
     let Some(ve) = Spec::default().second_level().mount() else {
@@ -305,6 +307,7 @@ fn a_journal_that_cannot_be_used_costs_a_recount_while_the_ve_runs() {
     }
 }
 
+// S41: a clean end needs no recovery.
 #[test]
 fn a_clean_end_leaves_no_journal_and_needs_none() {
     let Some(ve) = Spec::default().mount() else {

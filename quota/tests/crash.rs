@@ -566,6 +566,7 @@ fn power_loss(remains: &Remains, tree: &Tree) {
     assert_eq!(engine.tally().unwrap().differences(&tree.tally()), []);
 }
 
+// S51: a death at any step; S52: and a loss of power, which keeps the last commit.
 #[test]
 fn totals_are_exact_after_a_death_at_any_step() {
     for seed in 1..=12 {

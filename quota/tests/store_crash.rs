@@ -226,6 +226,7 @@ fn cut() {
     });
 }
 
+// S52: what was acknowledged is there after a power cut.
 #[test]
 fn every_acknowledged_commit_survives_a_power_cut_whole() {
     let able = rustix::process::geteuid().is_root() && Command::new("xfs_io").output().is_ok();

@@ -137,6 +137,7 @@ fn a_database_that_is_gone_or_empty_is_damage_and_not_a_new_ve() {
     }
 }
 
+// S54: damage anywhere in the files.
 #[test]
 fn no_damage_to_the_files_panics_hangs_or_loses_limits() {
     let sample = TempDir::new().unwrap();
