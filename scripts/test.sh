@@ -88,6 +88,12 @@ packages() {
 quick_skips=(--skip storm:: --skip container:: --skip grace:: --skip second_level::grace
     --skip differential --skip hundred_thousand)
 
+# What does not depend on how data travels.
+without_passthrough_skips=(
+    "${quick_skips[@]}" --skip quotactl:: --skip runtime:: --skip crash::
+    --skip layering:: --skip semantics_doc::
+)
+
 case "$mode" in
     lint) lints ;;
     quick)
@@ -100,6 +106,9 @@ case "$mode" in
         packages
         stage 'build of the end-to-end tests' 10m bash -c "$(declare -f build_e2e); build_e2e"
         stage 'end to end' 15m bash -c 'e2e "$@"' e2e
+        # Kernels before 6.9 have no passthrough.
+        stage 'end to end, without passthrough' 8m env SIMFS_TEST_OPTIONS=passthrough=off \
+            bash -c 'e2e "$@"' e2e "${without_passthrough_skips[@]}"
         ;;
     *) die "unknown mode '$mode': quick, full or lint" ;;
 esac

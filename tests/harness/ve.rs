@@ -212,6 +212,10 @@ impl Ve {
         if let Some(options) = &self.spec.options {
             command.args(["-o", options]);
         }
+        // A whole run with other options, passthrough=off say.
+        if let Ok(options) = std::env::var("SIMFS_TEST_OPTIONS") {
+            command.args(["-o", &options]);
+        }
         finish(&mut command)
     }
 
