@@ -25,6 +25,7 @@ mod limits;
 mod mmap;
 mod namespace;
 mod quotactl;
+mod recount;
 mod runtime;
 mod second_level;
 mod semantics_doc;

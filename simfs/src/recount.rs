@@ -20,7 +20,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quota::{Change, Charged, Tally};
 
-use crate::node::Node;
+use crate::node::{Node, NodeId};
 
 /// A recount that is under way.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ struct Shadow {
     /// What was seen of inodes whose accounts say something else.
     edited: HashMap<u64, Charged>,
     moved: VecDeque<Arc<Node>>,
+    /// What is in `moved`.
+    waiting: HashSet<NodeId>,
 }
 
 /// The outcome.
@@ -89,14 +91,20 @@ impl Recount {
         u64::try_from(self.shadow.lock().seen.len()).unwrap_or(u64::MAX)
     }
 
-    /// A directory was moved: its tree is to be walked again.
+    /// A directory was moved: its tree is to be walked again, once however often it moves until then.
     pub fn moved(&self, dir: Arc<Node>) {
-        self.shadow.lock().moved.push_back(dir);
+        let mut shadow = self.shadow.lock();
+        if shadow.waiting.insert(dir.id()) {
+            shadow.moved.push_back(dir);
+        }
     }
 
     /// The next directory that was moved.
     pub fn next_moved(&self) -> Option<Arc<Node>> {
-        self.shadow.lock().moved.pop_front()
+        let mut shadow = self.shadow.lock();
+        let next = shadow.moved.pop_front()?;
+        shadow.waiting.remove(&next.id());
+        Some(next)
     }
 
     /// The end: `compare` sees the sum while nothing can change.

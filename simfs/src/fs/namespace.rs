@@ -160,6 +160,7 @@ impl Fs {
         self.settle_parent(&parent, &mut state, &dir, promise)?;
         drop(state);
         linked?;
+        self.follow(&dir, place.name)?;
         let stat = stat_fd(source.as_fd())?;
         let handle = node.handle().cloned();
         let held = handle.is_none().then_some(source);
@@ -264,6 +265,10 @@ impl Fs {
                 &[(&old_parent, &old_dir), (&new_parent, &new_dir)],
             )?;
             renamed?;
+        }
+        self.follow(&new_dir, to.name)?;
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.follow(&old_dir, from.name)?;
         }
         if let Some((node, _)) = victim {
             self.nodes.tidy(&node);

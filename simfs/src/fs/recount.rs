@@ -1,7 +1,8 @@
 //! The walk of a recount over a private area in service; see [`crate::recount`].
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Fs;
@@ -82,6 +83,27 @@ impl Fs {
                 *unreported = 0;
                 report(recount.seen());
             }
+        }
+        Ok(())
+    }
+
+    /// While a recount is under way: an inode got a name in a place that may have been walked already.
+    pub(super) fn follow(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+        let Some(recount) = self.accounting.recount() else {
+            return Ok(());
+        };
+        let found = match self.find(dir.as_fd(), name) {
+            Ok(found) => found,
+            Err(error) if vanished(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let is_dir = found.stat.is_dir();
+        let node = self.nodes.intern(found);
+        self.visit(&node, &recount)?;
+        if is_dir {
+            recount.moved(node);
+        } else {
+            self.nodes.tidy(&node);
         }
         Ok(())
     }
