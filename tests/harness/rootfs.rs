@@ -1,7 +1,7 @@
 //! A Debian root directory for containers, made once by debootstrap and kept for later runs.
 
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,12 @@ fn cached(name: &str, packages: &str) -> Option<PathBuf> {
         return Some(done);
     }
     std::fs::create_dir_all(CACHE).expect("cache directory");
+    // One makes it; others, in this process or another, wait for it and find it.
+    let lock = File::create(Path::new(CACHE).join("lock")).expect("lock file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock");
+    if done.exists() {
+        return Some(done);
+    }
     let making = tempfile::Builder::new()
         .prefix("making.")
         .tempdir_in(CACHE)
