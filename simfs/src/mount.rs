@@ -18,6 +18,40 @@ pub const FS_TYPE: &str = "fuse.simfs";
 /// look for.
 pub const DEFAULT_SOURCE: &str = "/dev/simfs";
 
+/// Every option that has an effect, and what it does.
+pub const OPTIONS: [(&str, &str); 15] = [
+    ("ro", "nothing can be changed through the mount"),
+    ("rw", "the contrary; the default"),
+    ("dev", "device nodes can be opened; the default"),
+    ("nodev", "the contrary"),
+    ("suid", "set-id bits have effect; the default"),
+    ("nosuid", "the contrary"),
+    ("exec", "programs can be run; the default"),
+    ("noexec", "the contrary"),
+    (
+        "atime",
+        "access times are kept as the private area's mount does; the default",
+    ),
+    ("noatime", "reading never updates the access time"),
+    ("strictatime", "reading always updates it"),
+    (
+        "relatime",
+        "reading updates it when it is older than the file or a day",
+    ),
+    (
+        "fsname=NAME",
+        "what the mount table shows as source; /dev/simfs is the default, and what quota tools in the VE look for",
+    ),
+    (
+        "passthrough=auto|off",
+        "whether reads go to the backing file in the kernel where it can (Linux 6.9)",
+    ),
+    (
+        "quotaadmin=root|strict",
+        "who administers users' and groups' quota in the VE: its root, or who has CAP_SYS_ADMIN in its user namespace",
+    ),
+];
+
 /// Options of fstab that concern others, not the mount.
 const TOLERATED: [&str; 14] = [
     "defaults",
@@ -78,9 +112,7 @@ impl Default for MountOptions {
 #[non_exhaustive]
 pub enum MountOptionError {
     /// Not an option of simfs.
-    #[error(
-        "unknown mount option '{0}': known are ro rw dev nodev suid nosuid exec noexec atime noatime strictatime relatime fsname=NAME passthrough=auto|off quotaadmin=root|strict"
-    )]
+    #[error("unknown mount option '{0}': known are {known}", known = OPTIONS.map(|(option, _)| option).join(" "))]
     Unknown(String),
     /// The option is known, its value is not.
     #[error("mount option '{option}={value}': {wanted}")]
@@ -246,6 +278,17 @@ mod tests {
         ] {
             let options = MountOptions::parse(&format!("quotaadmin={text}")).unwrap();
             assert_eq!(options.quota_admin, policy);
+        }
+    }
+
+    #[test]
+    fn every_listed_option_is_known_with_each_of_its_values() {
+        for (option, _) in OPTIONS {
+            let (name, values) = option.split_once('=').unwrap_or((option, ""));
+            for value in values.split('|') {
+                let text = [name, value].join(if value.is_empty() { "" } else { "=" });
+                assert!(MountOptions::parse(&text).is_ok(), "{text}");
+            }
         }
     }
 

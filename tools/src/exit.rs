@@ -3,241 +3,150 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// How `vzquota` ends.
-///
-/// # Source
-/// vzquota `include/common.h`, vzquota(8). Where the original names the kernel's quota, read "the mount"; where it
-/// names the quota file, read "the quota store".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VzquotaExit {
-    /// 0: done.
-    Ok,
-    /// 1: a system call failed.
-    System,
-    /// 2: the command line makes no sense.
-    Usage,
-    /// 3: the running mount refused or did not answer.
-    Mount,
-    /// 4: the quota store is damaged or failing.
-    Store,
-    /// 5: not while the VE is mounted.
-    Running,
-    /// 6: only while the VE is mounted.
-    NotRunning,
-    /// 7: somebody else holds the quota store.
-    Locked,
-    /// 8: the private area crosses a mount point.
-    CrossesMount,
-    /// 9: the second level is off (`stat -t`; the report was printed).
-    SecondLevelOff,
-    /// 10: the stored figures are out of date (`show`; the report was printed).
-    Dirty,
-    /// 11: the VE has no quota record.
-    NoRecord,
-    /// 12: reserved.
-    Internal,
-    /// 13: the private area cannot be used.
-    NoPrivate,
-}
+/// An enum of exit codes, each with its number and what it means.
+macro_rules! exits {
+    ($(#[$about:meta])* $name:ident { $($variant:ident = $code:literal $meaning:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {$(
+            #[doc = concat!(stringify!($code), ": ", $meaning, ".")]
+            $variant,
+        )*}
 
-impl VzquotaExit {
-    /// The number.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::System => 1,
-            Self::Usage => 2,
-            Self::Mount => 3,
-            Self::Store => 4,
-            Self::Running => 5,
-            Self::NotRunning => 6,
-            Self::Locked => 7,
-            Self::CrossesMount => 8,
-            Self::SecondLevelOff => 9,
-            Self::Dirty => 10,
-            Self::NoRecord => 11,
-            Self::Internal => 12,
-            Self::NoPrivate => 13,
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The number.
+            pub const fn code(self) -> u8 {
+                match self {
+                    $(Self::$variant => $code,)*
+                }
+            }
         }
-    }
-}
 
-/// How `simfs` ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SimfsExit {
-    /// 0: done; `check`: the totals were right.
-    Ok,
-    /// 1: failed. `check --repair`: the totals were wrong and are right now.
-    Failed,
-    /// 2: the command line makes no sense.
-    Usage,
-    /// 4: `check`: the totals are wrong.
-    Differs,
-    /// 8: `check`: could not be done.
-    CheckFailed,
-}
-
-impl SimfsExit {
-    /// The number.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Differs => 4,
-            Self::CheckFailed => 8,
+        impl Exit for $name {
+            fn row(self) -> (u8, &'static str) {
+                match self {
+                    $(Self::$variant => ($code, $meaning),)*
+                }
+            }
         }
-    }
-}
 
-/// How `mount.simfs` ends: what mount(8) expects of its helpers.
-///
-/// # Source
-/// mount(8), "EXIT STATUS".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MountHelperExit {
-    /// 0: mounted.
-    Ok,
-    /// 1: wrong call, or not permitted.
-    Usage,
-    /// 2: out of memory, descriptors or loop devices, or another system error.
-    System,
-    /// 32: the mount failed.
-    Failed,
-}
-
-impl MountHelperExit {
-    /// The number.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Usage => 1,
-            Self::System => 2,
-            Self::Failed => 32,
-        }
-    }
-}
-
-/// How `vzctl`, `vzlist` and `vzpkg` end.
-///
-/// # Source
-/// vzctl(8), "EXIT STATUS"; vzctl `include/vzerror.h`. Where the original names an OpenVZ kernel, read "the container
-/// runtime".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VzctlExit {
-    /// 0: done.
-    Ok,
-    /// 1: a resource limit could not be set.
-    Limit,
-    /// 3: a system call or program failed.
-    System,
-    /// 5: there is no usable container runtime.
-    NoRuntime,
-    /// 9: another command works on the VE.
-    Locked,
-    /// 12: not permitted.
-    Denied,
-    /// 14: a configuration file is missing or wrong.
-    Config,
-    /// 20: the command line makes no sense.
-    Usage,
-    /// 21: a value makes no sense.
-    Value,
-    /// 29: no template was named.
-    NoTemplateNamed,
-    /// 31: the VE does not run.
-    NotRunning,
-    /// 32: the VE runs.
-    Running,
-    /// 33: the VE could not be stopped.
-    Stop,
-    /// 40: the VE is not mounted.
-    NotMounted,
-    /// 41: the VE is mounted.
-    Mounted,
-    /// 43: there is no private area.
-    NoPrivate,
-    /// 44: there is a private area already.
-    PrivateExists,
-    /// 46: not enough disk space, or more files than the limits allow.
-    NoSpace,
-    /// 47: the VE has no program to start.
-    BrokenVe,
-    /// 48: the private area could not be made.
-    Private,
-    /// 50: the VE could not be mounted.
-    Mount,
-    /// 51: the VE could not be unmounted.
-    Unmount,
-    /// 52: the VE could not be removed.
-    Destroy,
-    /// 60: quota could not be switched on.
-    QuotaOn,
-    /// 61: the quota record could not be made.
-    QuotaInit,
-    /// 62: limits could not be set.
-    SetLimit,
-    /// 65: limits of users and groups could not be set up.
-    SecondLevel,
-    /// 66: quota could not be switched off.
-    QuotaOff,
-    /// 79: an action script failed.
-    Script,
-    /// 91: the template was not found.
-    NoTemplate,
-    /// 131: the name belongs to another VE.
-    NameTaken,
-}
-
-impl VzctlExit {
-    /// The number.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Limit => 1,
-            Self::System => 3,
-            Self::NoRuntime => 5,
-            Self::Locked => 9,
-            Self::Denied => 12,
-            Self::Config => 14,
-            Self::Usage => 20,
-            Self::Value => 21,
-            Self::NoTemplateNamed => 29,
-            Self::NotRunning => 31,
-            Self::Running => 32,
-            Self::Stop => 33,
-            Self::NotMounted => 40,
-            Self::Mounted => 41,
-            Self::NoPrivate => 43,
-            Self::PrivateExists => 44,
-            Self::NoSpace => 46,
-            Self::BrokenVe => 47,
-            Self::Private => 48,
-            Self::Mount => 50,
-            Self::Unmount => 51,
-            Self::Destroy => 52,
-            Self::QuotaOn => 60,
-            Self::QuotaInit => 61,
-            Self::SetLimit => 62,
-            Self::SecondLevel => 65,
-            Self::QuotaOff => 66,
-            Self::Script => 79,
-            Self::NoTemplate => 91,
-            Self::NameTaken => 131,
-        }
-    }
-}
-
-macro_rules! exit_code {
-    ($($name:ident),*) => {$(
         impl From<$name> for ExitCode {
             fn from(exit: $name) -> Self {
                 Self::from(exit.code())
             }
         }
-    )*};
+    };
 }
-exit_code!(VzquotaExit, SimfsExit, MountHelperExit, VzctlExit);
+
+/// An exit code that says what it means: what `--help` and the manual pages show.
+pub trait Exit: Copy {
+    /// The number, and what it means.
+    fn row(self) -> (u8, &'static str);
+}
+
+/// The codes as the last paragraph of `--help`.
+pub fn help(exits: &[impl Exit]) -> String {
+    let rows: Vec<String> = exits
+        .iter()
+        .map(|exit| {
+            let (code, meaning) = exit.row();
+            format!("{code} {meaning}")
+        })
+        .collect();
+    format!("Exit codes: {}.", rows.join("; "))
+}
+
+exits! {
+    /// How `vzquota` ends.
+    ///
+    /// # Source
+    /// vzquota `include/common.h`, vzquota(8). Where the original names the kernel's quota, read "the mount"; where it
+    /// names the quota file, read "the quota store".
+    VzquotaExit {
+        Ok = 0 "done",
+        System = 1 "a system call failed",
+        Usage = 2 "the command line makes no sense",
+        Mount = 3 "the running mount refused or did not answer",
+        Store = 4 "the quota store is damaged or failing",
+        Running = 5 "not while the VE is mounted",
+        NotRunning = 6 "only while the VE is mounted",
+        Locked = 7 "somebody else holds the quota store",
+        CrossesMount = 8 "the private area crosses a mount point",
+        SecondLevelOff = 9 "stat -t: the second level is off; the report was printed",
+        Dirty = 10 "show: the stored figures are out of date; the report was printed",
+        NoRecord = 11 "the VE has no quota record",
+        Internal = 12 "reserved",
+        NoPrivate = 13 "the private area cannot be used",
+    }
+}
+
+exits! {
+    /// How `simfs` ends.
+    SimfsExit {
+        Ok = 0 "done; check: the totals are right",
+        Failed = 1 "failed; check --repair: the totals were wrong and are right now",
+        Usage = 2 "the command line makes no sense",
+        Differs = 4 "check: the totals are wrong",
+        CheckFailed = 8 "check: it could not be done",
+    }
+}
+
+exits! {
+    /// How `mount.simfs` ends: what mount(8) expects of its helpers.
+    ///
+    /// # Source
+    /// mount(8), "EXIT STATUS".
+    MountHelperExit {
+        Ok = 0 "mounted",
+        Usage = 1 "wrong call, or not permitted",
+        System = 2 "out of memory or descriptors, or another system error",
+        Failed = 32 "the mount failed",
+    }
+}
+
+exits! {
+    /// How `vzctl`, `vzlist` and `vzpkg` end.
+    ///
+    /// # Source
+    /// vzctl(8), "EXIT STATUS"; vzctl `include/vzerror.h`. Where the original names an OpenVZ kernel, read "the container
+    /// runtime".
+    VzctlExit {
+        Ok = 0 "done",
+        Limit = 1 "a resource limit could not be set",
+        System = 3 "a system call or program failed",
+        NoRuntime = 5 "there is no usable container runtime",
+        Locked = 9 "another command works on the VE",
+        Denied = 12 "not permitted",
+        Config = 14 "a configuration file is missing or wrong",
+        Usage = 20 "the command line makes no sense",
+        Value = 21 "a value makes no sense",
+        NoTemplateNamed = 29 "no template was named",
+        NotRunning = 31 "the VE does not run",
+        Running = 32 "the VE runs",
+        Stop = 33 "the VE could not be stopped",
+        NotMounted = 40 "the VE is not mounted",
+        Mounted = 41 "the VE is mounted",
+        NoPrivate = 43 "there is no private area",
+        PrivateExists = 44 "there is a private area already",
+        NoSpace = 46 "not enough disk space, or more files than the limits allow",
+        BrokenVe = 47 "the VE has no program to start",
+        Private = 48 "the private area could not be made",
+        Mount = 50 "the VE could not be mounted",
+        Unmount = 51 "the VE could not be unmounted",
+        Destroy = 52 "the VE could not be removed",
+        QuotaOn = 60 "quota could not be switched on",
+        QuotaInit = 61 "the quota record could not be made",
+        SetLimit = 62 "limits could not be set",
+        SecondLevel = 65 "limits of users and groups could not be set up",
+        QuotaOff = 66 "quota could not be switched off",
+        Script = 79 "an action script failed",
+        NoTemplate = 91 "the template was not found",
+        NameTaken = 131 "the name belongs to another VE",
+    }
+}
 
 /// Why a command ends early: the exit code, and one line that names the value and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,8 @@ mod check;
 mod first_level;
 #[path = "cli/host.rs"]
 mod host;
+#[path = "cli/manual.rs"]
+mod manual;
 #[path = "cli/mounted.rs"]
 mod mounted;
 #[path = "cli/quota_file.rs"]

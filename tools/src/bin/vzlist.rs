@@ -4,19 +4,33 @@
 //! vzlist(8). Limits and usage are those of the quota record or of the running mount, not of the configuration; space
 //! is in KiB.
 
+#[path = "vzlist/manual.rs"]
+mod manual;
+
 use std::cmp::Ordering;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 use quota::{Account, Resource, Subject, VeId};
 use serde_json::{Map, Value, json};
 use simfs_tools::cli::{self, Common};
-use simfs_tools::exit::{Failure, VzctlExit};
+use simfs_tools::exit::{self, Failure, VzctlExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, json, print};
 use simfs_tools::ve_config::VeConfig;
 use simfs_tools::ve_handle::VeHandle;
 use simfs_tools::ve_state::{VeState, known, resolve};
+
+/// The codes that this program ends with.
+const EXITS: &[VzctlExit] = &[
+    VzctlExit::Ok,
+    VzctlExit::System,
+    VzctlExit::Denied,
+    VzctlExit::Config,
+    VzctlExit::Usage,
+    VzctlExit::Value,
+];
 
 /// The columns that are shown unless others are named.
 const DEFAULT: &str = "ctid,numproc,status,ip,hostname";
@@ -50,7 +64,7 @@ const COLUMNS: &[Column] = &[
     version,
     max_term_width = 110,
     disable_help_flag = true,
-    after_help = "Exit codes: 0 done, 3 system error, 12 not permitted, 14 configuration wrong, 20 wrong usage, 21 wrong value."
+    after_help = exit::help(EXITS)
 )]
 struct Cli {
     #[command(flatten)]
@@ -104,7 +118,11 @@ struct Row {
 }
 
 fn main() -> ExitCode {
-    let exit = match Cli::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(done) = manual::answer(&arguments) {
+        return done.into();
+    }
+    let exit = match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(&cli),
         Err(error) => match cli::explain(&error, "vzlist") {
             Ok(text) => print(&text).map_err(failed(VzctlExit::System)),

@@ -138,7 +138,7 @@ fn called_as_a_mount_helper_it_ends_with_the_codes_of_mount_8() {
     let helper = host.path("mount.simfs");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_simfs"), &helper).unwrap();
     for (line, code, named) in [
-        ("101", 1, "mountpoint"),
+        ("101", 1, "MOUNTPOINT"),
         ("101 /mnt -Z", 1, "-Z"),
         ("x /mnt", 1, "'x'"),
         ("101 /mnt -o frobnicate", 1, "'frobnicate'"),
@@ -193,7 +193,11 @@ fn help_and_version_are_no_errors() {
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "vzquota {line}");
         assert!(!ended.out.is_empty());
     }
-    assert!(host.vzquota(&["--help"]).out.contains("11 no quota record"));
+    assert!(
+        host.vzquota(&["--help"])
+            .out
+            .contains("11 the VE has no quota")
+    );
     assert!(host.simfs(&["--help"]).out.contains("those of mount(8)"));
 }
 

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use simfs_tools::cli::Common;
+use simfs_tools::exit::{self, SimfsExit};
 
-/// Exit codes, for `--help`.
-const EXITS: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage. check: 0 the totals are right, 1 they were repaired, \
-4 they differ, 8 they could not be checked. Called as mount.simfs: those of mount(8).";
+/// What follows the exit codes.
+pub(crate) const EXIT_NOTE: &str = "Called as mount.simfs: those of mount(8).";
 
 /// VEs' private areas as file systems with disk quota.
 #[derive(Debug, Parser)]
-#[command(name = "simfs", version, after_help = EXITS, max_term_width = 110)]
+#[command(name = "simfs", version, after_help = format!("{} {EXIT_NOTE}", exit::help(SimfsExit::ALL)), max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,

@@ -4,11 +4,12 @@
 //! mount(8), "EXTERNAL HELPERS".
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use clap::{ArgAction, Parser};
 use simfs::mount::MountOptions;
-use simfs_tools::exit::{Failure, MountHelperExit};
+use simfs_tools::cli;
+use simfs_tools::exit::{self, Failure, MountHelperExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
 use simfs_tools::value::parse_ve;
@@ -16,33 +17,58 @@ use simfs_tools::value::parse_ve;
 use crate::mount::{MountRequest, plan};
 use crate::start::start;
 
-const USAGE: &str = "Usage: mount.simfs VEID MOUNTPOINT [-fnsv] [-o OPTIONS]\n\
-                     The helper of mount(8); see simfs(8). Exit codes are those of mount(8).\n";
-
 /// What mount(8) says.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Call {
+#[derive(Debug, Parser)]
+#[command(
+    name = "mount.simfs",
+    version,
+    about = "The helper of mount(8) for simfs",
+    after_help = exit::help(MountHelperExit::ALL),
+    max_term_width = 110
+)]
+pub(crate) struct Call {
+    /// The VE's number.
+    #[arg(value_name = "VEID", allow_negative_numbers = true)]
     source: String,
+    /// Where to mount it.
     mountpoint: PathBuf,
+    /// Mount options, separated by commas.
+    #[arg(short, value_name = "OPTIONS", allow_hyphen_values = true)]
     options: Vec<String>,
+    /// Check everything, but do not mount.
+    #[arg(short)]
     fake: bool,
+    /// Accepted: nothing here is sloppy.
+    #[arg(short, action = ArgAction::Count)]
+    sloppy: u8,
+    /// Accepted: no mtab is written.
+    #[arg(short, action = ArgAction::Count)]
+    no_mtab: u8,
+    /// Accepted: there is no more to say.
+    #[arg(short, action = ArgAction::Count)]
+    verbose: u8,
+    /// Accepted: the type is simfs.
+    #[arg(short = 't', value_name = "TYPE")]
+    kind: Option<String>,
+    /// Not supported: mounting in another namespace.
+    #[arg(short = 'N', value_name = "NAMESPACE")]
+    namespace: Option<String>,
 }
 
 pub(crate) fn main(arguments: &[OsString]) -> MountHelperExit {
-    if arguments
-        .iter()
-        .any(|argument| argument == "--help" || argument == "-h")
-    {
-        return print(USAGE).map_or(MountHelperExit::System, |()| MountHelperExit::Ok);
-    }
-    if arguments
-        .iter()
-        .any(|argument| argument == "--version" || argument == "-V")
-    {
-        let version = concat!("mount.simfs ", env!("CARGO_PKG_VERSION"), "\n");
-        return print(version).map_or(MountHelperExit::System, |()| MountHelperExit::Ok);
-    }
-    match run(arguments) {
+    let call = match Call::try_parse_from(arguments) {
+        Ok(call) => call,
+        Err(error) => {
+            return match cli::explain(&error, "mount.simfs") {
+                Ok(text) => print(&text).map_or(MountHelperExit::System, |()| MountHelperExit::Ok),
+                Err(line) => {
+                    complain(&format!("mount.simfs: {line}"));
+                    MountHelperExit::Usage
+                }
+            };
+        }
+    };
+    match run(&call) {
         Ok(()) => MountHelperExit::Ok,
         Err(failure) => {
             complain(&format!("mount.simfs: {}", failure.message));
@@ -51,8 +77,13 @@ pub(crate) fn main(arguments: &[OsString]) -> MountHelperExit {
     }
 }
 
-fn run(arguments: &[OsString]) -> Result<(), Failure<MountHelperExit>> {
-    let call = parse(arguments).map_err(|error| Failure::new(MountHelperExit::Usage, error))?;
+fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
+    if call.namespace.is_some() {
+        return Err(Failure::new(
+            MountHelperExit::Usage,
+            "-N: mounting in another namespace is not supported: enter it with nsenter(1) first",
+        ));
+    }
     let ve = parse_ve(&call.source)
         .map_err(|error| Failure::new(MountHelperExit::Usage, error.to_string()))?;
     let about = |failure: Failure<_>| failure.about(format_args!("VE {ve}"));
@@ -77,71 +108,14 @@ fn run(arguments: &[OsString]) -> Result<(), Failure<MountHelperExit>> {
     }
 }
 
-/// Reads the command line; errors are one line that names the argument.
-fn parse(arguments: &[OsString]) -> Result<Call, String> {
-    let mut call = Call::default();
-    let mut positional: Vec<&OsString> = Vec::new();
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        let bytes = argument.as_bytes();
-        if bytes.len() < 2 || !bytes.starts_with(b"-") {
-            positional.push(argument);
-            continue;
-        }
-        let letters = argument
-            .to_str()
-            .ok_or_else(|| format!("unknown option {}", argument.display()))?
-            .trim_start_matches('-');
-        for (at, letter) in letters.char_indices() {
-            match letter {
-                'f' => call.fake = true,
-                // Nothing here is sloppy, writes an mtab, or has more to say.
-                's' | 'n' | 'v' => {}
-                'o' | 't' | 'N' => {
-                    let attached = letters.get(at + 1..).unwrap_or("");
-                    let value = value_of(letter, attached, &mut rest)?;
-                    if letter == 'o' {
-                        call.options.push(value);
-                    } else if letter == 'N' {
-                        return Err("-N: mounting in another namespace is not supported".into());
-                    }
-                    break;
-                }
-                _ => return Err(format!("unknown option -{letter}")),
-            }
-        }
-    }
-    let [source, mountpoint] = positional.as_slice() else {
-        return Err("give a VE's number and a mountpoint".into());
-    };
-    call.source = source.to_str().unwrap_or("(not UTF-8)").to_owned();
-    call.mountpoint = Path::new(mountpoint).to_owned();
-    Ok(call)
-}
-
-fn value_of(
-    letter: char,
-    attached: &str,
-    rest: &mut std::slice::Iter<'_, OsString>,
-) -> Result<String, String> {
-    if !attached.is_empty() {
-        return Ok(attached.to_owned());
-    }
-    let value = rest
-        .next()
-        .ok_or_else(|| format!("-{letter} needs a value"))?;
-    value
-        .to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| format!("-{letter}: {} is not UTF-8", value.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn parsed(line: &str) -> Result<Call, String> {
-        parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+        Call::try_parse_from(["mount.simfs"].into_iter().chain(line.split(' ')))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -159,11 +133,10 @@ mod tests {
     #[test]
     fn wrong_calls_are_named() {
         for (line, word) in [
-            ("101", "mountpoint"),
-            ("101 /mnt extra", "mountpoint"),
+            ("101", "MOUNTPOINT"),
+            ("101 /mnt extra", "extra"),
             ("101 /mnt -z", "-z"),
             ("101 /mnt -o", "-o"),
-            ("101 /mnt -N 5", "-N"),
         ] {
             assert!(parsed(line).unwrap_err().contains(word), "{line}");
         }

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod helper;
+mod manual;
 mod mount;
 mod oci;
 mod start;
@@ -31,7 +32,10 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called_as = arguments.first().map(Path::new).and_then(Path::file_name);
     if called_as.is_some_and(|name| name == "mount.simfs" || name == "mount.fuse.simfs") {
-        return helper::main(arguments.get(1..).unwrap_or_default()).into();
+        return helper::main(&arguments).into();
+    }
+    if let Some(done) = manual::answer(&arguments) {
+        return done.into();
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,

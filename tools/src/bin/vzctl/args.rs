@@ -7,23 +7,18 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use simfs_tools::cli::Common;
-use simfs_tools::exit::{Failure, VzctlExit};
+use simfs_tools::exit::{self, Failure, VzctlExit};
 use simfs_tools::setting::{SETTINGS, of_flag};
 use simfs_tools::ve_config::Changes;
 
 use crate::Fallible;
 
-/// Exit codes, for `--help`.
-const EXITS: &str = "Exit codes: 0 done, 1 a resource limit could not be set, 3 system error, 5 no container runtime, \
-9 locked by another command, 12 not permitted, 14 configuration wrong, 20 wrong usage, 21 wrong value, 29 no template \
-named, 31 not running, 32 running, 33 cannot be stopped, 40 not mounted, 41 mounted, 43 no private area, 44 private \
-area exists, 46 no space, 47 nothing to start in the VE, 48 private area cannot be made, 50 cannot mount, 51 cannot \
-unmount, 52 cannot destroy, 60 61 62 65 66 quota on, init, limits, users and groups, off, 79 action script failed, 91 \
-template not found, 131 name taken. exec, enter, runscript: the code of the command.";
+/// What follows the exit codes.
+pub(crate) const EXIT_NOTE: &str = "exec, enter, runscript: the code of the command in the VE.";
 
 /// Containers on simfs roots.
 #[derive(Debug, Parser)]
-#[command(name = "vzctl", version, after_help = EXITS, max_term_width = 110)]
+#[command(name = "vzctl", version, after_help = format!("{} {EXIT_NOTE}", exit::help(VzctlExit::ALL)), max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,

@@ -8,6 +8,7 @@ mod disk;
 mod exec;
 mod guest;
 mod lock;
+mod manual;
 mod mount;
 mod program;
 mod scripts;
@@ -16,6 +17,7 @@ mod start;
 mod stop;
 mod template;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -106,7 +108,11 @@ impl Context {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(done) = manual::answer(&arguments) {
+        return done.into();
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return explained(&error).into(),
     };

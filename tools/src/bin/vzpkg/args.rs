@@ -4,6 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simfs_tools::cli::Common;
+use simfs_tools::exit::{self, VzctlExit};
+
+/// The codes that this program ends with.
+pub(crate) const EXITS: &[VzctlExit] = &[
+    VzctlExit::Ok,
+    VzctlExit::System,
+    VzctlExit::Config,
+    VzctlExit::Usage,
+    VzctlExit::Value,
+    VzctlExit::BrokenVe,
+    VzctlExit::NoTemplate,
+];
 
 /// Templates to make VEs from.
 #[derive(Debug, Parser)]
@@ -11,7 +23,7 @@ use simfs_tools::cli::Common;
     name = "vzpkg",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 3 system error, 14 configuration wrong, 20 wrong usage, 21 wrong value, 91 template not found."
+    after_help = exit::help(EXITS)
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -32,6 +44,7 @@ pub(crate) enum Command {
     /// Remove a template.
     Remove {
         /// Its name.
+        #[arg(id = "template", value_name = "NAME")]
         name: String,
     },
 }

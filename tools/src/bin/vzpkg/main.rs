@@ -6,6 +6,7 @@
 mod args;
 mod debian;
 mod import;
+mod manual;
 mod oci;
 
 use std::ffi::OsString;
@@ -19,16 +20,18 @@ use simfs_tools::cli;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
+use simfs_tools::template;
 
 use crate::args::{Cli, Command, Form};
 
 type Fallible<T> = Result<T, Failure<VzctlExit>>;
 
-/// The ends of template files' names.
-const SUFFIXES: [&str; 5] = [".tar", ".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2"];
-
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments()) {
+    let arguments = arguments();
+    if let Some(done) = manual::answer(&arguments) {
+        return done.into();
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return explained(&error).into(),
     };
@@ -77,28 +80,9 @@ fn run(cli: &Cli) -> Fallible<()> {
 }
 
 fn list(cache: &Path) -> Fallible<()> {
-    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| template(&entry.path()))
-        .collect();
-    names.sort();
-    names.dedup();
+    let names = template::names(cache);
     let text: String = names.iter().map(|name| format!("{name}\n")).collect();
     print(&text).map_err(system)
-}
-
-/// The name of the template that a file of the cache is.
-fn template(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    if name.starts_with('.') {
-        return None;
-    }
-    if path.is_dir() {
-        return Some(name.to_owned());
-    }
-    let mut suffixes = SUFFIXES.iter();
-    let short = suffixes.find_map(|suffix| name.strip_suffix(suffix))?;
-    Some(short.to_owned())
 }
 
 fn remove(cache: &Path, name: &str) -> Fallible<()> {
@@ -106,7 +90,7 @@ fn remove(cache: &Path, name: &str) -> Fallible<()> {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     let files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
-        .filter(|path| template(path).as_deref() == Some(name))
+        .filter(|path| template::name(path).as_deref() == Some(name))
         .collect();
     if files.is_empty() {
         let message = format!("template '{name}' is not in {}", cache.display());

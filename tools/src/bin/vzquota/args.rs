@@ -10,16 +10,15 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use simfs_tools::cli::Common;
+use simfs_tools::exit::{self, VzquotaExit};
 
-/// Exit codes, for `--help`.
-const EXITS: &str = "Exit codes: 0 done, 1 system error, 2 wrong usage, 3 the mount refused, 4 quota store damaged, \
-5 VE mounted, 6 VE not mounted, 7 quota store held, 8 private area crosses a mount point, 9 second level off (stat -t), \
-10 figures out of date (show), 11 no quota record, 12 internal, 13 private area unusable.\n\
-Sizes: KiB, or with a suffix (10G), or 'unlimited'. Times: seconds, dd:hh:mm:ss, or 7d (h d w m y).";
+/// Forms of values, for `--help` and the manual page.
+pub(crate) const FORMS: &str = "Sizes: KiB, or with a suffix (10G), or 'unlimited'. Times: seconds, dd:hh:mm:ss, or 7d \
+(h d w m y).";
 
 /// Disk quota of VEs: space and inodes of each VE, and of its users and groups.
 #[derive(Debug, Parser)]
-#[command(name = "vzquota", version, after_help = EXITS, max_term_width = 110)]
+#[command(name = "vzquota", version, after_help = format!("{}\n{FORMS}", exit::help(VzquotaExit::ALL)), max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,

@@ -3,10 +3,12 @@
 mod args;
 mod first_level;
 mod limits;
+mod manual;
 mod quota_file;
 mod report;
 mod second_level;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -54,7 +56,11 @@ impl Context {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(done) = manual::answer(&arguments) {
+        return done.into();
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return explained(&error).into(),
     };

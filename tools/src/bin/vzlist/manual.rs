@@ -1,0 +1,30 @@
+//! What the manual page says beyond the command line.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+use simfs_tools::exit::VzctlExit;
+use simfs_tools::manual::{self, Page, Part};
+
+use crate::{COLUMNS, Cli, EXITS};
+
+/// Answers who asks for the page, or a shell that asks at TAB.
+pub(crate) fn answer(arguments: &[OsString]) -> Option<VzctlExit> {
+    let done = manual::answer(arguments, "vzlist", Cli::command, pages)?;
+    Some(if done {
+        VzctlExit::Ok
+    } else {
+        VzctlExit::Usage
+    })
+}
+
+fn pages() -> Vec<Page> {
+    let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).collect();
+    let page = Page::of_program(Cli::command(), EXITS, "vzctl(8), vzquota(8), vz.conf(5)")
+        .describing(&[DESCRIPTION])
+        .with("COLUMNS", vec![Part::text(&names.join(", "))]);
+    vec![page]
+}
+
+const DESCRIPTION: &str = "Lists the VEs that run, or with options others. Usage and limits of disk space (in KiB) and \
+     inodes are those in force: diskspace and diskinodes are usage, with .s the soft and with .h the hard limit.";
