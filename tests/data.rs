@@ -8,6 +8,7 @@ use rustix::fs::{
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::harness::compare::Pair;
+use crate::harness::content::Aligned;
 use crate::harness::files::{create, fill, occupied, open, put, write_at};
 use crate::harness::tree::{describe, dump};
 use crate::harness::user::{ALICE, ROOT};
@@ -35,6 +36,40 @@ fn what_is_written_is_read() {
             seek(&file, SeekFrom::Data(2 * MIB)),
         );
         (ends, describe(&root.join("file")))
+    });
+    pair.ve.assert_exact();
+}
+
+// S30: what a guest says when it creates a file holds for its descriptor, and no longer than it wants.
+#[test]
+fn flags_of_a_new_file() {
+    let Some(pair) = Pair::new(Spec::default()) else {
+        return;
+    };
+    pair.same(ALICE, "O_APPEND that is given up", |root| {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND;
+        let file = open(root.join("appended"), flags).unwrap();
+        let first = rustix::io::write(&file, b"first");
+        rustix::fs::fcntl_setfl(&file, OFlags::empty()).unwrap();
+        (
+            first,
+            pwrite(&file, b"F", 0),
+            describe(&root.join("appended")),
+        )
+    });
+    pair.same(ALICE, "O_DIRECT", |root| {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT;
+        let file = open(root.join("direct"), flags).unwrap();
+        let data = Aligned::new(&[7; 8192]);
+        let mut back = Aligned::new(&[0; 8192]);
+        let written = pwrite(&file, data.get(), 4096);
+        let read = pread(&file, back.get_mut(), 4096);
+        (
+            written,
+            read,
+            back.get().to_vec(),
+            describe(&root.join("direct")),
+        )
     });
     pair.ve.assert_exact();
 }

@@ -6,6 +6,7 @@ pub(crate) mod backing;
 pub(crate) mod command;
 pub(crate) mod compare;
 pub(crate) mod container;
+pub(crate) mod content;
 pub(crate) mod crash;
 pub(crate) mod figures;
 pub(crate) mod files;

@@ -90,6 +90,26 @@ fn allocation_is_all_or_nothing() {
     ve.assert_exact();
 }
 
+// S8: of a short answer to an O_DIRECT write the kernel would make EIO. Without passthrough and with it the same.
+#[test]
+fn a_direct_write_that_fits_in_part_is_refused_whole() {
+    let Some(ve) = with_room(256 * KIB, |_| ()) else {
+        return;
+    };
+    for (name, access) in [("both", OFlags::RDWR), ("write-only", OFlags::WRONLY)] {
+        let file = open(ve.path(name), access | OFlags::CREATE | OFlags::DIRECT).unwrap();
+        let data = vec![1; 512 * 1024];
+        let before = (ve.used(), dump(&ve.root()));
+        assert_eq!(
+            rustix::io::pwrite(&file, &data, 0),
+            Err(Errno::DQUOT),
+            "{name}"
+        );
+        assert_eq!((ve.used(), dump(&ve.root())), before, "{name}");
+        assert_eq!(rustix::io::pwrite(&file, &data[..65536], 0), Ok(65536));
+    }
+}
+
 // S6: where blocks may come late (S5), one is promised during a write: the last block below the limit may stay free.
 #[test]
 fn late_blocks_are_promised_below_the_limit() {

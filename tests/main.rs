@@ -13,6 +13,7 @@ mod harness;
 
 mod attr;
 mod container;
+mod content;
 mod control;
 mod crash;
 mod data;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{OFlags, ftruncate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, ftruncate};
 
 use crate::harness::files::{open, write_at};
 use crate::harness::sampler::Sampler;
@@ -120,6 +120,73 @@ fn storm_of_writers_in_memory() {
 #[test]
 fn storm_of_writers_on_ext4() {
     writers_on(Kind::Ext4 { mib: 128 });
+}
+
+/// Writes where the file is known to have its space, while others take that space away.
+fn overwriter(path: &Path, seed: u64, end: Instant) {
+    let mut dice = Dice(seed);
+    let file = open(path, OFlags::WRONLY).expect("open");
+    let data = vec![seed as u8; 64 * 1024];
+    while Instant::now() < end {
+        let block = dice.roll(MIB / (64 * KIB));
+        let (_, error) = write_at(&file, block * 64 * KIB, &data);
+        assert!(matches!(error, None | Some(rustix::io::Errno::DQUOT)));
+    }
+}
+
+/// Frees what others write, and takes the room for another file.
+fn digger(path: &Path, seed: u64, end: Instant) {
+    let mut dice = Dice(seed);
+    let (file, other) = (
+        open(path, OFlags::WRONLY).expect("open"),
+        open(
+            path.with_extension("other"),
+            OFlags::WRONLY | OFlags::CREATE,
+        )
+        .expect("open"),
+    );
+    let mut at = 0;
+    while Instant::now() < end {
+        let offset = dice.roll(MIB / (64 * KIB)) * 64 * KIB;
+        if dice.roll(4) == 0 {
+            ftruncate(&file, offset).expect("truncate");
+        } else {
+            let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&file, mode, offset, 128 * KIB).expect("punch");
+        }
+        let (written, _) = write_at(&other, at, &[1; 128 * 1024]);
+        at += written as u64;
+        if written == 0 {
+            ftruncate(&other, 0).expect("truncate");
+            at = 0;
+        }
+    }
+}
+
+// S7: space that one frees and another takes is never taken twice.
+#[test]
+fn storm_of_overwriting_and_freeing() {
+    let hard = 2 * MIB;
+    let kind = Kind::Tmpfs { mib: 64 };
+    let spec = Spec::default().backing(kind).space(hard / KIB, hard / KIB);
+    let Some(ve) = spec.mount() else { return };
+    crate::harness::files::put(ve.path("file"), MIB);
+    let end = Instant::now() + duration() / 4;
+    let sampler = Sampler::start(ve.private(), ve.pid());
+    std::thread::scope(|scope| {
+        for seed in 1..=3 {
+            let path = ve.path("file");
+            scope.spawn(move || overwriter(&path, seed * 7919, end));
+        }
+        scope.spawn(|| digger(&ve.path("file"), 17, end));
+    });
+    let (most, samples) = sampler.stop();
+    assert!(samples > 30, "{samples} samples");
+    assert!(most.space <= hard, "{} of {hard}", most.space);
+    // What a look at the file charges after the fact shows here, however short it was.
+    let peak = ve.stat()["peak"]["space"].as_u64().expect("peak");
+    assert!(peak <= hard, "{peak} of {hard} at one moment");
+    ve.assert_exact();
 }
 
 // S7, S25: names and users at their limits, three users at once.

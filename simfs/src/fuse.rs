@@ -480,6 +480,7 @@ impl Filesystem for Adapter {
             from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
             kill_setid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             sync: flags.0 & libc::O_DSYNC != 0,
+            whole: flags.0 & libc::O_DIRECT != 0,
         };
         match self.fs.write(Self::caller(req), handle(fh), request) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(0)),

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use lru::LruCache;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use quota::{Charged, InodeId, Owner, Reservation, Watch};
 
 use crate::error::{FsError, FsResult};
@@ -103,6 +103,9 @@ pub struct Node {
     lookups: AtomicU64,
     /// Bytes from the start of the file that are known to be allocated and written.
     dense_to: AtomicU64,
+    /// Shared by writes that rely on `dense_to`; taken alone by whoever lowered it, to wait for them. No lock is taken
+    /// with a share held.
+    dense_writers: RwLock<()>,
     /// Whether what the kernel has cached of the content is still right.
     cache_valid: AtomicBool,
     /// The mode as it was last seen.
@@ -125,6 +128,7 @@ impl Node {
             held,
             lookups: AtomicU64::new(0),
             dense_to: AtomicU64::new(0),
+            dense_writers: RwLock::new(()),
             cache_valid: AtomicBool::new(false),
             mode: AtomicU32::new(stat.mode),
             state: Mutex::new(State {
@@ -195,9 +199,20 @@ impl Node {
         self.dense_to.fetch_max(end, Ordering::AcqRel);
     }
 
-    /// From here on the file may have holes.
+    /// A share for a write that ends here and needs no new space, as long as the share is held; `None` where it may.
+    pub fn enter_dense(&self, end: u64) -> Option<RwLockReadGuard<'_, ()>> {
+        if end > self.dense_to() {
+            return None;
+        }
+        let share = self.dense_writers.read();
+        (end <= self.dense_to()).then_some(share)
+    }
+
+    /// From here on the file may have holes. Writes that rely on the contrary are over when this returns.
     pub fn cut_dense(&self, from: u64) {
-        self.dense_to.fetch_min(from, Ordering::AcqRel);
+        if self.dense_to.fetch_min(from, Ordering::AcqRel) > from {
+            drop(self.dense_writers.write());
+        }
     }
 
     /// A handle is about to use the kernel's cache of the content; says whether what is there already may be kept.
@@ -518,5 +533,47 @@ fn is_needed(node: &Node) -> bool {
     match node.state.try_lock() {
         Some(state) => state.queued || state.open.is_some(),
         None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::stat::stat_fd;
+
+    fn node() -> Node {
+        let stat = stat_fd(tempfile::tempfile().unwrap()).unwrap();
+        let found = Found {
+            stat,
+            handle: None,
+            held: None,
+        };
+        Node::new(NodeId::new(stat.ino), found)
+    }
+
+    /// S7: space may be taken from a file only when nobody writes into it any more without asking the accounts.
+    #[test]
+    fn what_lowers_the_dense_part_waits_for_writes_that_rely_on_it() {
+        let node = node();
+        node.extend_dense(8192);
+        assert!(node.enter_dense(8193).is_none());
+        let cut = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let share = node.enter_dense(8192);
+            assert!(share.is_some());
+            scope.spawn(|| {
+                node.cut_dense(4096);
+                cut.store(true, Ordering::Release);
+            });
+            while node.dense_to() > 4096 {
+                std::thread::yield_now();
+            }
+            assert!(node.enter_dense(8192).is_none(), "no further write joins");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!cut.load(Ordering::Acquire), "it did not wait");
+            drop(share);
+        });
+        assert!(cut.load(Ordering::Acquire));
+        drop(node.enter_dense(4096).expect("still dense below"));
     }
 }

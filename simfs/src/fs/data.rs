@@ -23,8 +23,14 @@ use crate::sys::stat::{Stat, stat_fd};
 /// Registers a backing file with the kernel, for passthrough.
 pub type BackingMaker<'a> = dyn FnMut(BorrowedFd<'_>) -> io::Result<Arc<dyn BackingToken>> + 'a;
 
-/// Flags of open(2) that the daemon's own descriptor gets too.
+/// Flags of open(2) that the daemon's own descriptor gets too, beside the access mode. O_APPEND and O_DIRECT it must not have:
+/// the kernel says where each write goes, a guest can change both later, and requests lie at any address.
 const KEPT_OPEN_FLAGS: i32 = libc::O_NOATIME;
+
+/// The flags with which the daemon makes a file that a guest creates with these.
+pub(super) fn own_flags(flags: i32) -> i32 {
+    flags & (libc::O_ACCMODE | KEPT_OPEN_FLAGS)
+}
 
 /// How the kernel is to treat a new handle.
 #[derive(Clone, Debug)]
@@ -50,6 +56,8 @@ pub struct WriteRequest<'a> {
     pub kill_setid: bool,
     /// The writer wants it on the disk (O_SYNC, O_DSYNC).
     pub sync: bool,
+    /// All or nothing: of a short answer to an O_DIRECT write the kernel makes EIO (`fs/fuse/file.c`, `fuse_get_res_by_io`).
+    pub whole: bool,
 }
 
 impl Fs {
@@ -341,10 +349,10 @@ impl Fs {
         if request.kill_setid {
             self.take_setid(caller, node, &fd)?;
         }
-        let written = if end <= node.dense_to() && !request.from_cache {
-            file::write_full(&fd, request.data, request.offset)?
-        } else {
-            self.write_growing(caller, node, &fd, request, length)?
+        let share = node.enter_dense(end).filter(|_| !request.from_cache);
+        let written = match share {
+            Some(_share) => file::write_full(&fd, request.data, request.offset)?,
+            None => self.write_growing(caller, node, &fd, request, length)?,
         };
         if request.sync && written > 0 {
             file::fdatasync(&fd)?;
@@ -365,7 +373,7 @@ impl Fs {
             file: fd,
             offset: request.offset,
             length,
-            may_be_short: !request.from_cache,
+            may_be_short: !request.from_cache && !request.whole,
         };
         let grant = self
             .accounting

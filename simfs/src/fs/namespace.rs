@@ -20,7 +20,7 @@ use crate::sys::file::{self, RenameFlags};
 use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
 use crate::sys::xattr;
 
-use super::data::{BackingMaker, Opened};
+use super::data::{BackingMaker, Opened, own_flags};
 
 /// A name in a directory.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl Fs {
             target: 0,
         };
         let (entry, fd) = self.add_inode(caller, place, umask, new, |dir| {
-            let fd = file::create_at(dir, place.name, flags, mode)?;
+            let fd = file::create_at(dir, place.name, own_flags(flags), mode)?;
             Ok(Some(fd))
         })?;
         let (handle, opened) = self.open_new(&entry.node, flags, fd, backing)?;
