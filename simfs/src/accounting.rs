@@ -37,7 +37,7 @@ use growth::Growth;
 pub type Wants = smallvec::SmallVec<[Want; 4]>;
 
 /// Who makes a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The user whom a new file will belong to.
     pub uid: u32,

@@ -29,6 +29,7 @@ pub mod open;
 pub mod proc_fd;
 pub mod process;
 pub mod seccomp;
+pub mod shared_map;
 pub mod stat;
 pub mod task;
 pub mod xattr;

@@ -1,0 +1,115 @@
+//! Named points in operations that cannot be repeated, where a test ends the daemon as a kill would.
+//!
+//! Only debug builds have them; in a release build [`point`] is empty and the environment is not looked at. Armed by
+//! `SIMFS_FAULT=NAME:EVERY:TIMES`: each EVERY-th pass of point NAME ends the process by SIGKILL, TIMES times in all. Passes
+//! are counted in the shared memory, so that a successor does not begin anew.
+
+/// The points, in the order in which an operation comes by.
+pub const POINTS: [&str; 9] = [
+    "described",
+    "made",
+    "counted",
+    "handed-out",
+    "deposited",
+    "removed",
+    "renamed",
+    "attribute",
+    "answered",
+];
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::Ordering;
+
+    use crate::shared::Board;
+
+    #[derive(Debug)]
+    struct Armed {
+        name: String,
+        every: u64,
+        times: u64,
+        board: Board,
+    }
+
+    static ARMED: OnceLock<Armed> = OnceLock::new();
+
+    /// Reads the environment; to be called once the shared memory is there.
+    pub fn arm(board: &Board) {
+        let Ok(order) = std::env::var("SIMFS_FAULT") else {
+            return;
+        };
+        let parsed = parse(&order, board);
+        match parsed {
+            Some(armed) => {
+                tracing::warn!(?armed, "a fault point is armed");
+                let _ = ARMED.set(armed);
+            }
+            None => tracing::error!(order, "SIMFS_FAULT is NAME:EVERY:TIMES; nothing is armed"),
+        }
+    }
+
+    fn parse(order: &str, board: &Board) -> Option<Armed> {
+        let mut parts = order.split(':');
+        let name = parts
+            .next()
+            .filter(|name| super::POINTS.contains(name))?
+            .to_owned();
+        let every = parts.next()?.parse().ok().filter(|&every| every > 0)?;
+        let times = parts.next()?.parse().ok()?;
+        parts.next().is_none().then(|| Armed {
+            name,
+            every,
+            times,
+            board: board.clone(),
+        })
+    }
+
+    /// Ends the process if this point is armed and due.
+    pub fn point(name: &str) {
+        let Some(armed) = ARMED.get().filter(|armed| armed.name == name) else {
+            return;
+        };
+        let pass = armed.board.fault_passes().fetch_add(1, Ordering::Relaxed) + 1;
+        if pass.is_multiple_of(armed.every) && pass / armed.every <= armed.times {
+            let itself = rustix::process::getpid();
+            let _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);
+            // The signal may take a moment to arrive; nothing may happen meanwhile.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::shared::{Shape, Shared};
+
+        #[test]
+        fn what_is_no_order_arms_nothing() {
+            let shape = Shape {
+                ve: quota::VeId::new(1),
+                handle_bytes: 16,
+            };
+            let shared = Shared::create(shape).unwrap();
+            for order in ["", "made", "made:1", "made:0:1", "made:1:1:1", "other:1:1"] {
+                assert!(parse(order, shared.board()).is_none(), "{order}");
+            }
+            let armed = parse("made:3:1", shared.board()).unwrap();
+            assert_eq!((armed.every, armed.times), (3, 1));
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+pub use armed::{arm, point};
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn arm(_: &crate::shared::Board) {}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn point(_: &str) {}
