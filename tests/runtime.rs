@@ -1,9 +1,11 @@
 //! Real Debian VEs over their whole life, with each container runtime.
 
+mod beancounters;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::command::{Outcome, finish, program, run};
+use crate::harness::command::{Outcome, eventually, finish, program, run};
 use crate::harness::{require, rootfs};
 
 /// A host of its own below a directory, with one template; what runs in it ends with it.
@@ -88,6 +90,10 @@ impl Host {
         }
         let root = self.path("vz/root").display().to_string();
         assert!(!table.contains(&root), "{table}");
+        eventually("processes of the host end", || {
+            let left = processes_of(self.base.path());
+            left.first().map_or(Ok(()), |line| Err(line.clone()))
+        });
         for dir in [
             "vz/private",
             "vz/lock",
@@ -116,6 +122,17 @@ impl Drop for Host {
             let _ = rustix::mount::unmount(&decoy, rustix::mount::UnmountFlags::DETACH);
         }
     }
+}
+
+/// Command lines that name a directory, of all processes.
+fn processes_of(base: &Path) -> Vec<String> {
+    let base = base.display().to_string();
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains(&base)).collect()
 }
 
 fn is_mount(path: &Path) -> bool {

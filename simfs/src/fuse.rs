@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod errno;
 pub mod session;
+pub mod text;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;

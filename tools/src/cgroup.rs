@@ -22,6 +22,7 @@ use quota::VeId;
 use crate::paths::Paths;
 
 pub mod limits;
+pub mod usage;
 
 /// The controllers that limits are written to.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "devices"];

@@ -16,6 +16,7 @@ pub mod report;
 pub mod runtime;
 pub mod setting;
 pub mod template;
+pub mod ubc;
 pub mod value;
 pub mod ve_config;
 pub mod ve_handle;

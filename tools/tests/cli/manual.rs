@@ -136,7 +136,11 @@ fn every_exit_code_is_in_the_page_and_in_the_help() {
     check(SIMFS, "mount.simfs.8", MountHelperExit::ALL);
     check(VZQUOTA, "vzquota.8", VzquotaExit::ALL);
     check(VZCTL, "vzctl.8", VzctlExit::ALL);
-    check(VZLIST, "vzlist.8", &used(VzctlExit::ALL, &["vzlist.rs"]));
+    check(
+        VZLIST,
+        "vzlist.8",
+        &used(VzctlExit::ALL, &["vzlist/main.rs", "vzlist/row.rs"]),
+    );
     let vzpkg = ["main.rs", "debian.rs", "import.rs", "oci.rs"].map(|file| format!("vzpkg/{file}"));
     let vzpkg: Vec<&str> = vzpkg.iter().map(String::as_str).collect();
     check(VZPKG, "vzpkg.8", &used(VzctlExit::ALL, &vzpkg));

@@ -68,6 +68,11 @@ pub(crate) enum Command {
     Enter(EnterArgs),
     /// Run a script of the host in a VE, which is started for it if need be.
     Runscript(ScriptArgs),
+    /// Show the user beancounters of a VE, or of all that run.
+    Ubc(UbcArgs),
+    /// Serves the beancounters file of a VE that starts.
+    #[command(hide = true)]
+    ServeUbc(VeArgs),
     /// Enforce disk limits.
     Quotaon(VeArgs),
     /// Stop enforcing disk limits.
@@ -77,14 +82,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The VE as typed.
-    pub(crate) fn veid(&self) -> &str {
-        match self {
+    /// The VE as typed; `None` of a command on all of them.
+    pub(crate) fn veid(&self) -> Option<&str> {
+        Some(match self {
+            Self::Ubc(args) => return args.veid.as_deref(),
             Self::Create(args) => &args.veid,
             Self::Destroy(args)
             | Self::Mount(args)
             | Self::Umount(args)
             | Self::Status(args)
+            | Self::ServeUbc(args)
             | Self::Quotaon(args)
             | Self::Quotaoff(args)
             | Self::Quotainit(args) => &args.veid,
@@ -94,7 +101,7 @@ impl Command {
             Self::Exec(args) | Self::Exec2(args) => &args.veid,
             Self::Enter(args) => &args.veid,
             Self::Runscript(args) => &args.veid,
-        }
+        })
     }
 }
 
@@ -216,6 +223,14 @@ pub(crate) struct EnterArgs {
     /// Run this first.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
+}
+
+/// `ubc`.
+#[derive(Debug, Args)]
+pub(crate) struct UbcArgs {
+    /// The VE's number or name.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) veid: Option<String>,
 }
 
 /// `runscript`.

@@ -16,7 +16,7 @@ use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::runtime::{Kind, Runtime};
 use simfs_tools::ve_config::VeConfig;
 
-use crate::{Context, Fallible, program, system};
+use crate::{Context, Fallible, program, system, ubc};
 
 /// Capabilities of a VE's root for which nothing is configured.
 const CAPABILITIES: [&str; 21] = [
@@ -69,6 +69,7 @@ pub(crate) fn write(
     config: &VeConfig,
     runtime: &Runtime,
     command: &[String],
+    counters: &ubc::Server,
     bundle: &Path,
 ) -> Fallible<()> {
     let root = context.paths.root(context.ve).map_err(system)?;
@@ -95,7 +96,7 @@ pub(crate) fn write(
             },
         },
         "root": { "path": root, "readonly": false },
-        "mounts": mounts(),
+        "mounts": mounts(counters.file()),
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": runtime.groups().oci_path(),
@@ -149,7 +150,7 @@ fn add_quota(context: &Context, kind: Kind, config: &mut Value) -> Fallible<()> 
     simfs::oci::merge(config, &fragments).map_err(system)
 }
 
-fn mounts() -> Value {
+fn mounts(counters: &Path) -> Value {
     json!([
         { "destination": "/proc", "type": "proc", "source": "proc" },
         { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -166,6 +167,8 @@ fn mounts() -> Value {
           "options": ["nosuid", "noexec", "nodev", "relatime"] },
         { "destination": "/run", "type": "tmpfs", "source": "tmpfs",
           "options": ["nosuid", "nodev", "mode=755"] },
+        { "destination": ubc::INSIDE, "type": "bind", "source": counters,
+          "options": ["bind", "ro", "nosuid", "nodev", "noexec"] },
     ])
 }
 

@@ -16,6 +16,7 @@ mod set;
 mod start;
 mod stop;
 mod template;
+mod ubc;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -147,8 +148,14 @@ fn explained(error: &clap::Error) -> VzctlExit {
 fn run(cli: &Cli) -> Fallible<Ended> {
     let paths = Paths::open(cli.common.prefix.as_deref())
         .map_err(|error| Failure::new(VzctlExit::Config, error.to_string()))?;
-    let ve = resolve(&paths, cli.command.veid())
-        .map_err(|error| Failure::new(VzctlExit::Value, error.to_string()))?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(VzctlExit::Denied, "only root can do this"));
+    }
+    let Some(veid) = cli.command.veid() else {
+        return ubc::all(&paths).map(Ended::Well);
+    };
+    let ve =
+        resolve(&paths, veid).map_err(|error| Failure::new(VzctlExit::Value, error.to_string()))?;
     let context = Context {
         paths,
         ve,
@@ -156,9 +163,6 @@ fn run(cli: &Cli) -> Fallible<Ended> {
         skip_lock: cli.skiplock,
         runtime: cli.runtime.clone(),
     };
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(VzctlExit::Denied, "only root can do this"));
-    }
     dispatch(&context, &cli.command).map_err(|failure| failure.about(format_args!("VE {ve}")))
 }
 
@@ -183,6 +187,8 @@ fn dispatch(context: &Context, command: &Command) -> Fallible<Ended> {
         Command::Runscript(args) => {
             return exec::runscript(context, &args.script).map(Ended::With);
         }
+        Command::Ubc(_) => ubc::one(context)?,
+        Command::ServeUbc(_) => ubc::serve(context)?,
         Command::Quotaon(_) => disk::quotaon(context)?,
         Command::Quotaoff(_) => disk::quotaoff(context)?,
         Command::Quotainit(_) => disk::quotainit(context)?,

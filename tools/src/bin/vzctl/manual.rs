@@ -29,7 +29,7 @@ fn pages() -> Vec<Page> {
     vec![vzctl, configuration()]
 }
 
-fn files() -> [Part; 6] {
+fn files() -> [Part; 7] {
     [
         ("/etc/vz/vz.conf", "the host's configuration; may be absent"),
         ("/etc/vz/conf/VEID.conf", "a VE's configuration"),
@@ -44,6 +44,10 @@ fn files() -> [Part; 6] {
             "action scripts that are run in the VE after its start and before its end",
         ),
         ("/etc/vz/names/NAME", "names, as links to configuration files"),
+        (
+            "/run/user_beancounters",
+            "in a VE that runs: its user beancounters, in OpenVZ's form 2.5 and made anew for each reading",
+        ),
     ]
     .map(|(file, meaning)| Part::item(file, meaning))
 }

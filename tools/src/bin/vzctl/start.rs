@@ -12,7 +12,9 @@ use simfs_tools::ve_config::VeConfig;
 
 use crate::args::StartArgs;
 use crate::guest::{Halt, Tree, write_files};
-use crate::{Context, Fallible, Outcome, bundle, exec, mount, runtime_failure, scripts, system};
+use crate::{
+    Context, Fallible, Outcome, bundle, exec, mount, runtime_failure, scripts, system, ubc,
+};
 
 /// A first program that has not ended after this time runs.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -56,6 +58,7 @@ pub(crate) fn clear(context: &Context) -> Fallible<()> {
     if let Ok(runtime) = Runtime::choose(&context.paths, context.ve, None) {
         runtime.delete().map_err(runtime_failure)?;
     }
+    ubc::clear(&dir);
     fs::remove_dir_all(&dir).map_err(system)
 }
 
@@ -94,11 +97,13 @@ fn launch(
     for refused in groups.apply(config, device(context)) {
         context.warn(&refused);
     }
-    groups.adopt_daemon(&daemon(context));
+    let counters = ubc::Server::start(context)?;
+    groups.adopt_daemon(&[&daemon(context)[..], &[counters.pid()]].concat());
     let bundle = dir.join("bundle");
-    bundle::write(context, config, runtime, &program, &bundle)?;
+    bundle::write(context, config, runtime, &program, &counters, &bundle)?;
     let console = dir.join("console");
     runtime.run(&bundle, &console).map_err(runtime_failure)?;
+    counters.hand_over()?;
     must_stay(runtime, &console)?;
     if let Some(script) = scripts::inside(context, "start") {
         exec::action_script(context, runtime, &script)?;

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use simfs_tools::exit::VzctlExit;
 use simfs_tools::manual::{self, Page, Part};
 
-use crate::{COLUMNS, Cli, EXITS};
+use crate::{Cli, EXITS, column};
 
 /// Answers who asks for the page, or a shell that asks at TAB.
 pub(crate) fn answer(arguments: &[OsString]) -> Option<VzctlExit> {
@@ -19,10 +19,21 @@ pub(crate) fn answer(arguments: &[OsString]) -> Option<VzctlExit> {
 }
 
 fn pages() -> Vec<Page> {
-    let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).collect();
+    let names: Vec<&str> = column::FIXED.iter().map(|column| column.0).collect();
+    let counted: Vec<&str> = column::counted().collect();
     let page = Page::of_program(Cli::command(), EXITS, "vzctl(8), vzquota(8), vz.conf(5)")
         .describing(&[DESCRIPTION])
-        .with("COLUMNS", vec![Part::text(&names.join(", "))]);
+        .with(
+            "COLUMNS",
+            vec![
+                Part::text(&names.join(", ")),
+                Part::text(&format!(
+                    "User beancounters: {}. The name alone is what is held; with .m what was held at most, .b the \
+                     barrier, .l the limit, .f the number of refusals.",
+                    counted.join(", ")
+                )),
+            ],
+        );
     vec![page]
 }
 
