@@ -4,6 +4,7 @@
 
 pub mod convert;
 pub mod errno;
+mod locality;
 pub mod session;
 pub mod text;
 
@@ -31,6 +32,7 @@ use crate::fs::policy::BackingToken;
 use crate::fs::{Entry, Fs};
 use crate::handle::HandleId;
 use crate::node::NodeId;
+use crate::sys::cpu::CpuOf;
 use crate::sys::creds;
 use crate::sys::file::FallocateMode;
 
@@ -67,6 +69,7 @@ pub struct Negotiation {
 pub struct Adapter {
     fs: Arc<Fs>,
     negotiation: Negotiation,
+    callers: Option<CpuOf>,
 }
 
 /// The kernel's number for a backing file; closed on drop.
@@ -82,7 +85,11 @@ impl BackingToken for Backing {
 impl Adapter {
     /// An adapter to these file operations.
     pub fn new(fs: Arc<Fs>, negotiation: Negotiation) -> Self {
-        Self { fs, negotiation }
+        Self {
+            fs,
+            negotiation,
+            callers: CpuOf::open().ok(),
+        }
     }
 
     /// A worker acts for its callers; once, before it does so first, it gets an identity of its own.
@@ -119,6 +126,13 @@ impl Adapter {
                 reply.entry_with_ttls(&ttl, &FOREVER, &attr, generation);
             }
             Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    /// A request has come: its worker stays near those who ask.
+    fn asked(&self, req: &Request) {
+        if let Some(callers) = &self.callers {
+            locality::note(callers, req.pid());
         }
     }
 
@@ -196,7 +210,8 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.asked(req);
         match self.fs.lookup(Place {
             parent: node(parent),
             name,
@@ -213,7 +228,8 @@ impl Filesystem for Adapter {
         self.fs.forget(node(ino), nlookup);
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.asked(req);
         let id = node(ino);
         match self.fs.getattr(id) {
             Ok(stat) => {
@@ -244,6 +260,7 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.asked(req);
         let id = node(ino);
         let set = SetAttr {
             mode,
@@ -264,7 +281,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.asked(req);
         match self.fs.readlink(node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(&error)),
@@ -281,6 +299,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let place = Place {
             parent: node(parent),
             name,
@@ -301,6 +320,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let place = Place {
             parent: node(parent),
             name,
@@ -311,7 +331,8 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.asked(req);
         done(
             self.fs.unlink(Place {
                 parent: node(parent),
@@ -321,7 +342,8 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.asked(req);
         done(
             self.fs.rmdir(Place {
                 parent: node(parent),
@@ -339,6 +361,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let place = Place {
             parent: node(parent),
             name: link_name,
@@ -362,6 +385,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.asked(req);
         let from = Place {
             parent: node(parent),
             name,
@@ -385,6 +409,7 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let place = Place {
             parent: node(newparent),
             name: newname,
@@ -393,6 +418,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.asked(req);
         let make: &mut BackingMaker<'_> = &mut |fd| Ok(Arc::new(Backing(reply.open_backing(fd)?)));
         let result = self.fs.open(Self::caller(req), node(ino), flags.0, make);
         match result {
@@ -417,6 +443,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.asked(req);
         if let Err(error) = Self::prepare_worker() {
             return reply.error(errno(&error.into()));
         }
@@ -446,7 +473,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &Request,
+        req: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -455,6 +482,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.asked(req);
         with_buffer(size, |buffer| {
             match self.fs.read(handle(fh), offset, buffer) {
                 Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
@@ -475,6 +503,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.asked(req);
         let request = WriteRequest {
             offset,
             data,
@@ -507,11 +536,13 @@ impl Filesystem for Adapter {
         done(self.fs.release(handle(fh)), reply);
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, req: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.asked(req);
         done(self.fs.fsync(handle(fh), datasync), reply);
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.asked(req);
         match self.fs.opendir(node(ino)) {
             Ok(id) => {
                 let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -523,12 +554,13 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _: &Request,
+        req: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.asked(req);
         let result = self.fs.readdir(handle(fh), offset, &mut |listed| {
             let kind = convert::kind(listed.kind);
             reply.add(INodeNo(listed.ino), listed.position, kind, listed.name)
@@ -541,12 +573,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        req: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.asked(req);
         let result = self
             .fs
             .readdirplus(handle(fh), offset, &mut |listed, entry| {
@@ -583,7 +616,8 @@ impl Filesystem for Adapter {
         done(self.fs.fsyncdir(handle(fh)), reply);
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, req: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.asked(req);
         match self.fs.statfs() {
             Ok(view) => reply.statfs(
                 view.total,
@@ -609,6 +643,7 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        self.asked(req);
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         done(
             self.fs
@@ -617,7 +652,8 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.asked(req);
         reply_xattr(size, reply, |buffer| {
             self.fs.getxattr(node(ino), name, buffer)
         });

@@ -13,6 +13,7 @@
 //! No locks.
 
 pub mod attr;
+pub mod cpu;
 pub mod creds;
 pub mod dirent;
 pub mod extents;
