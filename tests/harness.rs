@@ -10,6 +10,7 @@ pub(crate) mod content;
 pub(crate) mod crash;
 pub(crate) mod figures;
 pub(crate) mod files;
+pub(crate) mod load;
 pub(crate) mod ops;
 pub(crate) mod require;
 pub(crate) mod rootfs;

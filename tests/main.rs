@@ -25,6 +25,7 @@ mod layering;
 mod limits;
 mod mmap;
 mod namespace;
+mod power;
 mod quotactl;
 mod recount;
 mod runtime;

@@ -29,9 +29,10 @@ use crate::node::{Node, Nodes, State};
 use crate::privileges::Privileges;
 use crate::recount::Recount;
 use crate::sys::file;
-use crate::sys::stat::{Stat, stat_fd};
+use crate::sys::stat::{FileKind, Stat, stat_fd};
 
 use growth::Growth;
+use late::Looked;
 
 /// The wants of one operation; few, so kept in place.
 pub type Wants = smallvec::SmallVec<[Want; 4]>;
@@ -47,6 +48,8 @@ pub struct Caller {
     pub pid: u32,
 }
 
+/// Files with space behind their end that a recount has looked at again, at most.
+const TAILS_OF_A_RECOUNT: usize = 65_536;
 /// How long a refusal waits for a last close that is under way.
 const LAST_CLOSE_PATIENCE: Duration = Duration::from_millis(1);
 
@@ -108,6 +111,28 @@ impl Accounting {
     /// The same until [`State::release_watch`] finds that the inode cannot change by itself any more.
     pub fn keep_watch(&self, node: &Node, state: &mut State) {
         late::keep_watch(&self.engine, node, state);
+    }
+
+    /// The file is open for writing and looks like this: what lies behind its end goes with the last close or with the daemon,
+    /// so the journal names it until then.
+    pub fn note_tail(&self, node: &Node, state: &mut State, seen: &Stat) {
+        if let Some(open) = &mut state.open
+            && open.writers > 0
+        {
+            open.tail = self.growth.has_tail(seen.size, seen.blocks.bytes());
+            if open.tail {
+                self.keep_watch(node, state);
+            }
+        }
+    }
+
+    /// A recount found a file that occupies space behind its end, perhaps of an earlier life: that may be given back by itself.
+    pub fn expect_less(&self, node: &Arc<Node>, state: &mut State, seen: &Stat) {
+        let has_tail = self.growth.has_tail(seen.size, seen.blocks.bytes());
+        if has_tail && seen.kind() == FileKind::File && self.late.len() < TAILS_OF_A_RECOUNT {
+            self.late.push(node, state);
+            self.housekeeper.wake();
+        }
     }
 
     /// The files that are to be looked at again.
@@ -417,7 +442,12 @@ impl Accounting {
             .run(&mut |node, last| self.look_at(node, last, changed))
     }
 
-    fn look_at(&self, node: &Node, last: bool, changed: &mut dyn FnMut(&Node)) -> io::Result<u64> {
+    fn look_at(
+        &self,
+        node: &Node,
+        last: bool,
+        changed: &mut dyn FnMut(&Node),
+    ) -> io::Result<Looked> {
         let (fd, unsettled) = {
             let state = node.state();
             let fd = match &state.pin {
@@ -431,20 +461,27 @@ impl Accounting {
         }
         let mut state = node.state();
         if state.charged.is_none() {
-            return Ok(0);
+            return Ok(Looked {
+                unsettled: 0,
+                has_tail: false,
+            });
         }
         let seen = stat_fd(fd.as_fd())?;
         let before = state.charged;
         // What was written after the file was written out is not final yet.
         if last && state.unsettled == unsettled {
             self.record_final(node, &mut state, &seen);
+            self.note_tail(node, &mut state, &seen);
         } else {
             self.record(node, &mut state, &seen);
         }
         if state.charged != before {
             changed(node);
         }
-        Ok(state.unsettled)
+        Ok(Looked {
+            unsettled: state.unsettled,
+            has_tail: self.growth.has_tail(seen.size, seen.blocks.bytes()),
+        })
     }
 
     /// Nobody waits for late looks any more (unmount): all files in the queue are made final.

@@ -251,8 +251,9 @@ impl State {
 
     /// Lets the journal forget the inode, unless its usage may still change by itself.
     pub fn release_watch(&mut self) {
-        let is_mapped = self.open.as_ref().is_some_and(|open| open.mappers > 0);
-        if !self.queued && !is_mapped && !matches!(self.presence, Presence::Unlinked) {
+        let may_change = |open: &OpenState| open.mappers > 0 || open.tail;
+        let is_open = self.open.as_deref().is_some_and(may_change);
+        if !self.queued && !is_open && !matches!(self.presence, Presence::Unlinked) {
             self.watch = None;
         }
     }

@@ -288,9 +288,10 @@ fn serve(
     let (state, run) = (config.state_dir.as_path(), config.run_dir.as_path());
     let kept: &[&Path] = if config.quota { &[state, run] } else { &[run] };
     proc_fd::prepare().map_err(StartError::step("/proc"))?;
+    let boot = recovery::boot_id();
     confine::enter(kept, &run.join("root"))
         .map_err(StartError::step("the daemon cannot confine itself"))?;
-    let journal = recovery::Service::prepare(run, config.ve, &area);
+    let journal = recovery::Service::prepare(run, config.ve, &boot, &area);
     let engine = open_engine(config, &area, &journal)?;
     let recovered = begin_service(config, &engine, &area, &journal)?;
     count_if_new(&engine, &area)?;
@@ -347,8 +348,9 @@ fn finish(
     engine: &Engine,
     journal: &recovery::Service,
 ) -> Result<(), StartError> {
-    fs.accounting().finish_late();
+    // Closing a file may change what it occupies.
     fs.close_all();
+    fs.accounting().finish_late();
     let reserved = engine.reserved();
     if !reserved.is_zero() {
         tracing::error!(ve = %config.ve, ?reserved, "promises are left behind");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::command::run;
+use super::command::{eventually, run};
 use super::require;
 
 /// The kinds of file system below a private area.
@@ -34,6 +34,8 @@ pub(crate) enum Kind {
 pub(crate) struct Backing {
     dir: PathBuf,
     mounted: bool,
+    /// What the loop device shows, where there is one.
+    image: Option<PathBuf>,
 }
 
 impl Backing {
@@ -46,6 +48,7 @@ impl Backing {
                 return Some(Self {
                     dir,
                     mounted: false,
+                    image: None,
                 });
             }
             Kind::Tmpfs { mib } => return Some(Self::in_memory(dir, mib)),
@@ -65,18 +68,60 @@ impl Backing {
             args.iter().map(AsRef::as_ref).chain([image.as_os_str()]),
         )
         .ok();
-        // The loop device ends with the mount: mount(8) sets autoclear.
+        let backing = Self {
+            dir,
+            mounted: true,
+            image: Some(image),
+        };
+        backing.attach();
+        Some(backing)
+    }
+
+    /// Mounts the image. The loop device ends with the mount: mount(8) sets autoclear.
+    fn attach(&self) {
+        let image = self.image.as_deref().expect("a loop device");
         run(
             "mount",
             [
                 "-o".as_ref(),
                 "loop".as_ref(),
                 image.as_os_str(),
-                dir.as_os_str(),
+                self.dir.as_os_str(),
             ],
         )
         .ok();
-        Some(Self { dir, mounted: true })
+    }
+
+    /// The host loses power: from now on nothing is written out, what was not is lost, and all else fails with EIO.
+    pub(crate) fn cut_power(&self) {
+        run(
+            "xfs_io",
+            [
+                "-x".as_ref(),
+                "-c".as_ref(),
+                "shutdown".as_ref(),
+                self.dir.as_os_str(),
+            ],
+        )
+        .ok();
+    }
+
+    /// The power is back: mounts what is on the disk. What used the file system must have ended.
+    #[track_caller]
+    pub(crate) fn power_up(&self) {
+        let image = self.image.as_deref().expect("a loop device");
+        eventually("the file system without power is let go", || {
+            unmount(&self.dir, UnmountFlags::empty()).map_err(|error| error.to_string())
+        });
+        // As long as anybody holds the device, a mount of it would show the old file system again.
+        eventually("the loop device ends", || {
+            let users = run("losetup", ["-j".as_ref(), image.as_os_str()]).ok();
+            match users.stdout.as_str() {
+                "" => Ok(()),
+                held => Err(held.to_owned()),
+            }
+        });
+        self.attach();
     }
 
     fn in_memory(dir: PathBuf, mib: u64) -> Self {
@@ -93,7 +138,11 @@ impl Backing {
             ],
         )
         .ok();
-        Self { dir, mounted: true }
+        Self {
+            dir,
+            mounted: true,
+            image: None,
+        }
     }
 
     /// Its root directory.

@@ -1,7 +1,10 @@
-//! Killing processes that serve a mount.
+//! Killing processes that serve a mount, and what comes after.
+
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::Ve;
 use super::command::eventually;
 
 /// Whether a process exists and is not a zombie.
@@ -29,4 +32,46 @@ pub(crate) fn kill(pid: u32) {
             Ok(())
         }
     });
+}
+
+/// The processes of a mount: the daemon and its keeper.
+#[track_caller]
+pub(crate) fn pids(ve: &Ve) -> (u32, u32) {
+    let status = ve.status();
+    let pid = |key: &str| u32::try_from(status[key].as_u64().expect(key)).expect("a process id");
+    (pid("pid"), pid("keeper_pid"))
+}
+
+/// Mounts after a kill; a thread that is still in a system call lets go of the private area a moment later.
+#[track_caller]
+pub(crate) fn mount_again(ve: &Ve) {
+    eventually("the VE can be mounted again", || {
+        let outcome = ve.mount();
+        if outcome.code == 0 {
+            Ok(())
+        } else {
+            Err(outcome.stderr)
+        }
+    });
+}
+
+/// The daemon's log.
+pub(crate) fn log(ve: &Ve) -> String {
+    let path = ve.prefix().join("run/simfs").join(Ve::ID).join("log");
+    String::from_utf8_lossy(&std::fs::read(path).expect("log")).into_owned()
+}
+
+/// Waits for the recount, after which the totals are right.
+#[track_caller]
+pub(crate) fn wait_for_recount(ve: &Ve) {
+    let start = Instant::now();
+    while ve.status()["state"] == "recovering" {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "no end: {}",
+            ve.status()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ve.check();
 }

@@ -26,6 +26,7 @@ pub(crate) struct Spec {
     grace: [u32; 2],
     second_level: bool,
     options: Option<String>,
+    loses_power: bool,
 }
 
 impl Default for Spec {
@@ -38,6 +39,7 @@ impl Default for Spec {
             grace: [604_800; 2],
             second_level: false,
             options: None,
+            loses_power: false,
         }
     }
 }
@@ -74,6 +76,13 @@ impl Spec {
     /// Options of the mount.
     pub(crate) fn options(mut self, options: &str) -> Self {
         self.options = Some(options.to_owned());
+        self
+    }
+
+    /// The state directory lies on the backing file system too, as far as the power goes; and what is mounted for this VE in
+    /// another mount namespace, see [`Ve::mount_after_boot`], is seen in this one.
+    pub(crate) fn loses_power(mut self) -> Self {
+        self.loses_power = true;
         self
     }
 
@@ -125,12 +134,24 @@ impl Ve {
             .expect("directory");
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(base.path(), open).expect("mode of the test's directory");
+        if spec.loses_power {
+            share_mounts_below(base.path());
+        }
         let backing = Backing::new(spec.backing, base.path())?;
         let private = backing.dir().join("private");
         std::fs::create_dir(&private).expect("private area");
         // Before any program makes its parents closed to others.
         let root = base.path().join("prefix/vz/root").join(Self::ID);
         std::fs::create_dir_all(root).expect("mount point");
+        if spec.loses_power {
+            let (states, place) = (
+                backing.dir().join("states"),
+                base.path().join("prefix/var/lib"),
+            );
+            std::fs::create_dir(&states).expect("state directory");
+            std::fs::create_dir_all(&place).expect("state directory");
+            std::os::unix::fs::symlink(states, place.join("simfs")).expect("state directory");
+        }
         Some(Self {
             spec,
             private,
@@ -163,6 +184,22 @@ impl Ve {
     /// A place on the backing file system beside the private area.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.backing.dir().join(name)
+    }
+
+    /// What the private area lies on.
+    pub(crate) fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
+    /// The host loses power in the middle of everything, and starts again: no process is left, and on the disks is what was
+    /// written out.
+    #[track_caller]
+    pub(crate) fn lose_power(&self) {
+        let (daemon, keeper) = crash::pids(self);
+        self.backing.cut_power();
+        crash::kill(keeper);
+        crash::kill(daemon);
+        let _already_gone = unmount(self.root(), UnmountFlags::DETACH);
     }
 
     /// For tests that leave totals wrong on purpose.
@@ -217,6 +254,23 @@ impl Ve {
             command.args(["-o", &options]);
         }
         finish(&mut command)
+    }
+
+    /// Mounts as after a boot of the host with this id: the kernel's own is hidden from the program.
+    #[track_caller]
+    pub(crate) fn mount_after_boot(&self, id: &str) -> Outcome {
+        let file = self.base.path().join("boot_id");
+        std::fs::write(&file, format!("{id}\n")).expect("boot id");
+        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "unchanged", "sh", "-c", script]);
+        command.arg(file).arg(program("simfs"));
+        command.args(["mount", Self::ID]);
+        finish(
+            command
+                .env("SIMFS_PREFIX", self.prefix())
+                .env("LC_ALL", "C"),
+        )
     }
 
     #[track_caller]
@@ -348,6 +402,13 @@ impl Ve {
             self.check();
         }
     }
+}
+
+/// Makes a directory a mount of its own whose submounts are seen in all mount namespaces.
+fn share_mounts_below(dir: &Path) {
+    rustix::mount::mount_bind(dir, dir).expect("bind mount");
+    let flags = rustix::mount::MountPropagationFlags::SHARED;
+    rustix::mount::mount_change(dir, flags).expect("shared mount");
 }
 
 impl Ve {

@@ -80,6 +80,18 @@ impl Growth {
         }
     }
 
+    /// Whether a file of this size that occupies this much holds space behind its end, which the close of a writer gives back
+    /// though nothing was written.
+    ///
+    /// # Source
+    /// Linux `fs/xfs/xfs_file.c`, `xfs_file_release`.
+    pub fn has_tail(&self, size: u64, occupied: Bytes) -> bool {
+        match self.backing {
+            Backing::Ext4 | Backing::Btrfs | Backing::Tmpfs => false,
+            Backing::Xfs | Backing::Overlay | Backing::Other(_) => occupied.get() > self.ceil(size),
+        }
+    }
+
     /// What the old end of a file of this size may take when the file grows beyond it: its partial last block may lie in a
     /// hole, and content that is kept with the inode moves to a block of its own.
     ///

@@ -3,9 +3,11 @@
 //! Delayed allocation adds extent blocks when data is written out, speculative preallocation is given back after the
 //! last close, compression shrinks. So a file that was written is looked at again: soon, after the kernel's usual
 //! write-out (`vm.dirty_expire_centisecs`, 30 s), and a last time, when it is written out first and so is final.
-//! A file that was written meanwhile starts again.
+//! A file that was written meanwhile starts again. One that then still occupies space behind its end stays for as long as
+//! XFS may take to give that back.
 //!
-//! Bound: as many entries as files written in the last two minutes; each holds its node in memory.
+//! Bound: as many entries as files written in the last two minutes, and those with space behind their end of the last
+//! quarter of an hour; each holds its node in memory.
 //! Lock order: the queue's lock is a leaf; it is not held while a file is looked at.
 
 use std::collections::VecDeque;
@@ -24,6 +26,19 @@ const STAGES: [Duration; 3] = [
     Duration::from_secs(32),
     Duration::from_secs(40),
 ];
+/// The same for files with space behind their end: XFS looks for such files every five minutes
+/// (`fs.xfs.speculative_prealloc_lifetime`), and leaves those that are in use for the next time.
+const TAIL_STAGES: usize = 6;
+const TAIL_DELAY: Duration = Duration::from_secs(120);
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Bytes written since the allocation was last known.
+    pub unsettled: u64,
+    /// Whether space behind the end may be given back some time.
+    pub has_tail: bool,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -79,8 +94,8 @@ impl Queue {
         self.entries.lock().is_empty()
     }
 
-    /// Looks at what is due. `look(node, last)` returns the bytes that are unsettled. Says when the next is due.
-    pub fn run(&self, look: &mut dyn FnMut(&Node, bool) -> io::Result<u64>) -> Option<Instant> {
+    /// Looks at what is due. `look(node, last)` makes the allocation final where it is the last one. Says when the next is due.
+    pub fn run(&self, look: &mut dyn FnMut(&Node, bool) -> io::Result<Looked>) -> Option<Instant> {
         let now = Instant::now();
         for _ in 0..self.len() {
             let entry = {
@@ -105,7 +120,7 @@ impl Queue {
         &self,
         entry: Entry,
         now: Instant,
-        look: &mut dyn FnMut(&Node, bool) -> io::Result<u64>,
+        look: &mut dyn FnMut(&Node, bool) -> io::Result<Looked>,
     ) -> Option<Entry> {
         let Entry {
             node,
@@ -115,13 +130,15 @@ impl Queue {
         } = entry;
         let last = stage + 1 >= STAGES.len();
         match look(&node, last) {
-            Ok(unsettled) if last && unsettled == 0 => self.done(&node),
-            Ok(unsettled) => {
-                let stage = if unsettled > before || last {
-                    0
-                } else {
-                    stage + 1
-                };
+            Ok(Looked {
+                unsettled: 0,
+                has_tail,
+            }) if last && (!has_tail || stage + 1 >= STAGES.len() + TAIL_STAGES) => {
+                self.done(&node)
+            }
+            Ok(Looked { unsettled, .. }) => {
+                let is_changing = unsettled > before || (last && unsettled > 0);
+                let stage = if is_changing { 0 } else { stage + 1 };
                 Some(Entry {
                     node,
                     due: now + delay(stage),
@@ -178,8 +195,5 @@ pub(super) fn keep_watch(engine: &Engine, node: &Node, state: &mut State) {
 }
 
 fn delay(stage: usize) -> Duration {
-    STAGES
-        .get(stage)
-        .copied()
-        .unwrap_or(Duration::from_secs(40))
+    STAGES.get(stage).copied().unwrap_or(TAIL_DELAY)
 }

@@ -233,6 +233,9 @@ impl Fs {
             open.promise(holes);
             self.accounting.keep_watch(node, state);
         }
+        if access.writes() {
+            self.accounting.note_tail(node, state, seen);
+        }
         let keep_cache = decision.mode == IoMode::Cached && node.enter_cache();
         Ok(opened_as(decision, token, keep_cache))
     }
@@ -575,6 +578,10 @@ impl Fs {
             {
                 let seen = stat_fd(fd.as_fd())?;
                 self.accounting.record(&node, &mut state, &seen);
+                let growth = self.accounting.growth();
+                if growth.has_tail(seen.size, seen.blocks.bytes()) {
+                    self.accounting.late().push(&node, &mut state);
+                }
             }
             drop(fd);
             if open.maps_backing {

@@ -140,6 +140,8 @@ pub struct OpenState {
     pub mappers: u32,
     /// The id under which the kernel knows the backing file; the same for all handles.
     pub backing: Option<Arc<dyn BackingToken>>,
+    /// Whether space behind the end of the file may go with the close of a writer, whenever that comes.
+    pub tail: bool,
     /// Space promised for holes that a mapping may fill unseen.
     pub holes: Option<Reservation>,
 }
@@ -154,6 +156,7 @@ impl OpenState {
             written: false,
             mappers: 0,
             backing: None,
+            tail: false,
             holes: None,
         }
     }

@@ -108,7 +108,7 @@ impl Fs {
         Ok(())
     }
 
-    fn visit(&self, node: &Node, recount: &Recount) -> FsResult<()> {
+    fn visit(&self, node: &Arc<Node>, recount: &Recount) -> FsResult<()> {
         let mut state = node.state();
         if state.charged.is_none() {
             return Ok(());
@@ -132,6 +132,7 @@ impl Fs {
                 .restate(node.inode_id(), charged_as(&seen));
             state.charged = Some(charged_as(&seen));
         }
+        self.accounting.expect_less(node, &mut state, &seen);
         recount.visit(seen.ino, state.charged, charged_as(&seen));
         Ok(())
     }

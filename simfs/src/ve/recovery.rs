@@ -25,6 +25,12 @@ use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const PREFIX: &str = "journal.";
 
+/// The boot of the host, as the host shows it: to be asked before the daemon confines itself.
+pub(super) fn boot_id() -> String {
+    let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    id.trim().to_owned()
+}
+
 /// The journal of this mount, and where it is.
 pub(super) struct Service {
     run_dir: PathBuf,
@@ -45,20 +51,24 @@ pub(super) struct Recovered {
 
 impl Service {
     /// Makes the journal of a new mount. The one of the last mount is left alone.
-    pub(super) fn prepare(run_dir: &Path, ve: VeId, area: &PrivateArea) -> Self {
+    pub(super) fn prepare(run_dir: &Path, ve: VeId, boot: &str, area: &PrivateArea) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let session = u64::try_from(now.as_nanos()).unwrap_or(0);
-        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        let is_boot_known = !boot.is_empty();
         let root = area.root_stat();
-        let boot = format!("{}/{:x}/{:x}", boot.trim(), root.dev, root.ino);
+        let boot = format!("{boot}/{:x}/{:x}", root.dev, root.ino);
         let identity = Identity { ve, boot, session };
-        let made = match area.has_handles() {
-            true => FileJournal::create(&file(run_dir, session), identity.clone()),
-            false => Err(io::Error::other(
+        let made = if !area.has_handles() {
+            Err(io::Error::other(
                 "the backing file system has no file handles",
-            )),
+            ))
+        } else if !is_boot_known {
+            // A journal of one boot must not be taken for one of the next.
+            Err(io::Error::other("the kernel does not tell its boot id"))
+        } else {
+            FileJournal::create(&file(run_dir, session), identity.clone())
         };
         let journal: Arc<dyn Journal> = match made {
             Ok(journal) => Arc::new(journal),
@@ -93,7 +103,10 @@ impl Service {
         let mut recovered = Recovered::default();
         match engine.standing() {
             Standing::Final => {}
-            Standing::Unknown { .. } => recovered.is_unknown = true,
+            Standing::Unknown { .. } => {
+                tracing::warn!(%ve, "the last recount did not end; recounting while the VE runs");
+                recovered.is_unknown = true;
+            }
             Standing::Journaled { session, epoch } => {
                 match self.read(session, epoch, engine, area) {
                     Ok(touched) => recovered.touched = touched,
