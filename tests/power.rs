@@ -14,6 +14,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use serde_json::Value;
 
 use crate::harness::command::eventually;
+use crate::harness::container::Guest;
 use crate::harness::figures::count;
 use crate::harness::files::{create, fill, occupied, open, write_at};
 use crate::harness::load::{self, Dice};
@@ -242,4 +243,28 @@ fn what_a_close_gives_back_after_a_loss_of_power_is_seen() {
     crash::mount_again(&ve);
     assert!(!has_tail(&ve, "killed"));
     ve.check();
+}
+
+// S56: syncfs(2) in the VE reaches the disk.
+#[test]
+fn what_a_guest_synced_with_its_file_system_survives_a_loss_of_power() {
+    if !require::programs(&["xfs_io", "crun", "busybox"]) {
+        return;
+    }
+    let spec = Spec::default().backing(Kind::Ext4 { mib: 128 });
+    let Some(ve) = spec.loses_power().mount() else {
+        return;
+    };
+    let bin = ve.path("bin");
+    std::fs::create_dir(&bin).expect("mkdir");
+    for name in ["busybox", "sh"] {
+        std::fs::copy("/bin/busybox", bin.join(name)).expect("busybox");
+    }
+    let script = "busybox mkdir /d && busybox seq 1 9999 >/d/f && exec busybox sync -f /d";
+    Guest::new(&ve, "crun").run("sync", script).ok();
+    ve.lose_power();
+    boot(&ve, 0);
+    let kept = std::fs::read_to_string(ve.path("d/f")).expect("what was synced");
+    assert_eq!(kept.lines().last(), Some("9999"));
+    crash::wait_for_recount(&ve);
 }

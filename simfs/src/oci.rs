@@ -1,5 +1,5 @@
 //! What an OCI container needs so that quota tools work inside: a decoy line in its mount table, the node
-//! `/dev/simfs`, and a seccomp rule that notifies quotactl(2).
+//! `/dev/simfs`, and a seccomp rule that notifies quotactl(2) and syncfs(2).
 //!
 //! [`fragments`] has the shape of a config.json; [`merge`] puts it into one. Merging twice changes nothing.
 //!
@@ -20,7 +20,7 @@ use crate::sys::task::DeviceNumber;
 pub const DECOY_DESTINATION: &str = "/run/.quota";
 /// The node that VEs with a user namespace bind, in the VE's run directory.
 const HOST_NODE: &str = "device";
-const CALLS: [&str; 2] = ["quotactl", "quotactl_fd"];
+const CALLS: [&str; 3] = ["quotactl", "quotactl_fd", "syncfs"];
 const KILLABLE_WAIT: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
 
 /// How the node `/dev/simfs` gets into the VE.
@@ -154,7 +154,7 @@ pub fn remove_host_node(run_dir: &Path) -> io::Result<()> {
 /// Merges fragments into a config.json.
 ///
 /// Mounts of the same destination and devices of the same path are replaced. An existing seccomp profile stays, but
-/// for its rules on quotactl: there may be one action per system call only.
+/// for its rules on these calls: there may be one action per system call only.
 ///
 /// # Errors
 /// [`MergeError`]; the config is then unchanged.
@@ -239,7 +239,7 @@ fn merge_seccomp(linux: &mut Map<String, Value>, source: &Value) -> Result<(), M
     Ok(())
 }
 
-/// Takes quotactl out of a rule; false if nothing is left of it.
+/// Takes the notified calls out of a rule; false if nothing is left of it.
 fn keeps_other_calls(rule: &mut Value) -> bool {
     let Some(names) = rule.get_mut("names").and_then(Value::as_array_mut) else {
         return true;
@@ -307,7 +307,9 @@ mod tests {
                     "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
                     "listenerPath": "/run/simfs/101/quotactl.sock",
                     "listenerMetadata": "ve=101",
-                    "syscalls": [{ "names": ["quotactl", "quotactl_fd"], "action": "SCMP_ACT_NOTIFY" }]
+                    "syscalls": [{
+                        "names": ["quotactl", "quotactl_fd", "syncfs"], "action": "SCMP_ACT_NOTIFY"
+                    }]
                 }
             }
         });
@@ -367,7 +369,7 @@ mod tests {
             json!([
                 { "names": ["read", "write"], "action": "SCMP_ACT_ALLOW" },
                 { "names": ["mount"], "action": "SCMP_ACT_ALLOW" },
-                { "names": ["quotactl", "quotactl_fd"], "action": "SCMP_ACT_NOTIFY" }
+                { "names": ["quotactl", "quotactl_fd", "syncfs"], "action": "SCMP_ACT_NOTIFY" }
             ])
         );
         assert_eq!(seccomp["architectures"].as_array().unwrap().len(), 3);

@@ -236,6 +236,15 @@ impl PrivateArea {
         Ok(())
     }
 
+    /// A descriptor by which the filesystem can be synced. syncfs(2) on it tells of every failed write-out since it was made,
+    /// so it is to be kept.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_for_sync(&self) -> io::Result<OwnedFd> {
+        file::reopen(&self.root, libc::O_RDONLY | libc::O_DIRECTORY)
+    }
+
     /// The real space of the filesystem.
     ///
     /// # Errors

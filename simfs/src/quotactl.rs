@@ -6,10 +6,12 @@
 //!
 //! Invariants:
 //! 1. Whose quota it is follows from this daemon alone: a path or a descriptor only confirms the device number.
-//! 2. No call is ever handed on to the kernel ("continue"): its arguments can change after they were looked at.
+//! 2. No quotactl(2) is ever handed on to the kernel ("continue"): its arguments can change after they were looked at.
 //! 3. Each argument is read once; what was read is what is checked and applied.
 //! 4. A caller can make the service wait, but only itself and its own VE: requests are served by a few threads of
 //!    their own behind a bounded queue, and what does not fit waits in the kernel.
+//!
+//! The same service makes syncfs(2) reach the disk ([`sync`]).
 //!
 //! # Source
 //! quotactl(2), seccomp_unotify(2).
@@ -25,6 +27,7 @@ pub mod refusal;
 pub mod registration;
 pub mod second_level;
 pub mod serve;
+pub mod sync;
 
 /// The socket in a VE's run directory.
 pub const SOCKET_NAME: &str = "quotactl.sock";

@@ -40,7 +40,7 @@ use crate::privileges::Privileges;
 use crate::quotactl::{self, QuotactlConfig, QuotactlService};
 use crate::sys::fork::{self, Forked};
 use crate::sys::task::DeviceNumber;
-use crate::sys::{fuse_dev, proc_fd, stat};
+use crate::sys::{file, fuse_dev, proc_fd, stat};
 
 use service::{EventLog, VeService};
 
@@ -309,7 +309,7 @@ fn serve(
     };
     let connection = Connection::open(device, fs.clone(), negotiation, WORKERS)
         .map_err(StartError::step("the kernel refused the connection"))?;
-    let quotactl = serve_quotactl(config, number, &engine, privileges)?;
+    let quotactl = serve_quotactl(config, number, &engine, privileges, &area)?;
     let service = Arc::new(VeService::new(
         config,
         number,
@@ -446,6 +446,7 @@ fn serve_quotactl(
     device: DeviceNumber,
     engine: &Engine,
     privileges: Arc<Privileges>,
+    area: &PrivateArea,
 ) -> Result<Option<QuotactlService>, StartError> {
     if !config.quota {
         return Ok(None);
@@ -456,7 +457,11 @@ fn serve_quotactl(
         policy: config.options.quota_admin,
     };
     let learn = move |pid| privileges.learn_ve(pid);
-    QuotactlService::start(settings, Arc::new(engine.clone()), learn)
+    let whole = area
+        .open_for_sync()
+        .map_err(StartError::step("private area"))?;
+    let sync = move || file::syncfs(&whole);
+    QuotactlService::start(settings, Arc::new(engine.clone()), learn, sync)
         .map(Some)
         .map_err(StartError::step("cannot serve quota tools"))
 }

@@ -17,6 +17,7 @@ use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use quota::store::memory::MemoryStore;
@@ -80,6 +81,14 @@ impl Bench {
     }
 
     fn start(&mut self, policy: AdminPolicy) {
+        self.start_with(policy, || Ok(()));
+    }
+
+    fn start_with(
+        &mut self,
+        policy: AdminPolicy,
+        sync: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+    ) {
         let device = std::fs::metadata(self.dir.path()).unwrap().st_dev();
         let device = (rustix::fs::major(device), rustix::fs::minor(device));
         let config = QuotactlConfig {
@@ -87,8 +96,9 @@ impl Bench {
             device,
             policy,
         };
-        self.service =
-            Some(QuotactlService::start(config, Arc::new(self.engine.clone()), drop).unwrap());
+        self.service = Some(
+            QuotactlService::start(config, Arc::new(self.engine.clone()), drop, sync).unwrap(),
+        );
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -228,6 +238,30 @@ fn bad_arguments_are_refused_as_by_the_kernel() {
 }
 
 #[test]
+fn syncfs_waits_for_the_private_area_and_hears_of_its_errors() {
+    let mut bench = Bench::new(AdminPolicy::RootOfVe);
+    bench.service = None;
+    let syncs = Arc::new(AtomicU32::new(0));
+    let seen = syncs.clone();
+    bench.start_with(AdminPolicy::RootOfVe, move || {
+        seen.fetch_add(1, Ordering::Relaxed);
+        Err(std::io::Error::from_raw_os_error(libc::EIO))
+    });
+    let lines = bench.run("syncfs", &[]);
+    let rows = [
+        ("syncfs", libc::EIO),
+        // The kernel's own answers.
+        ("syncfs-foreign", 0),
+        ("syncfs-closed", libc::EBADF),
+        ("syncfs-i386", libc::EBADF),
+    ];
+    for (call, errno) in rows {
+        lines.expect(call, errno);
+    }
+    assert_eq!(syncs.load(Ordering::Relaxed), 1, "for this mount only");
+}
+
+#[test]
 fn users_ask_for_their_own_only() {
     let bench = Bench::new(AdminPolicy::RootOfVe);
     let lines = bench.run("user", &[]);
@@ -355,7 +389,9 @@ fn the_socket_is_for_root_and_replaces_a_stale_one() {
         device: (0, 0),
         policy: AdminPolicy::RootOfVe,
     };
-    assert!(QuotactlService::start(config, Arc::new(bench.engine.clone()), drop).is_err());
+    assert!(
+        QuotactlService::start(config, Arc::new(bench.engine.clone()), drop, || Ok(())).is_err()
+    );
     assert!(Path::new(&bench.socket()).exists());
 }
 

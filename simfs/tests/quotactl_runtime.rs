@@ -75,7 +75,7 @@ impl Host {
             device: DEVICE,
             policy: AdminPolicy::RootOfVe,
         };
-        let service = QuotactlService::start(config, level.clone(), drop).unwrap();
+        let service = QuotactlService::start(config, level.clone(), drop, || Ok(())).unwrap();
         Self {
             dir,
             runtime,

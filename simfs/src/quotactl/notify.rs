@@ -92,7 +92,8 @@ pub struct QuotactlService {
 impl QuotactlService {
     /// Opens the socket and starts the threads. The daemon must see the host's `/proc`, and have `CAP_SYS_PTRACE`.
     ///
-    /// `on_member` hears the number of a process of the VE whenever a runtime names one.
+    /// `on_member` hears the number of a process of the VE whenever a runtime names one; `sync_backing` writes the private
+    /// area out, and may take its time.
     ///
     /// # Errors
     /// The socket, the descriptors or the threads could not be made.
@@ -100,6 +101,7 @@ impl QuotactlService {
         config: QuotactlConfig,
         level: Arc<dyn SecondLevel>,
         on_member: impl Fn(u32) + Send + Sync + 'static,
+        sync_backing: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let QuotactlConfig {
             socket_path,
@@ -115,6 +117,7 @@ impl QuotactlService {
                 device,
                 policy,
                 level,
+                sync_backing: Box::new(sync_backing),
             },
             registry: Mutex::default(),
             queue: Queue::new(QUEUE_BOUND),

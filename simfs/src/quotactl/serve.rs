@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::abi::call::{Call, Target};
+use super::abi::call::{Call, Target, synced};
 use super::abi::command::Command;
 use super::abi::{Input, Output};
 use super::caller::{AdminPolicy, Caller, Credentials, is_home};
@@ -15,6 +15,7 @@ use super::decide;
 use super::id_map::IdMap;
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
+use super::sync::SyncBacking;
 use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::{DeviceNumber, Memory, NamespaceId, Task};
 
@@ -42,11 +43,16 @@ pub struct Server {
     pub policy: AdminPolicy,
     /// Its users' and groups' quota.
     pub level: Arc<dyn SecondLevel>,
+    /// What syncfs(2) on the mount has to do beyond what the kernel does.
+    pub sync_backing: SyncBacking,
 }
 
 impl Server {
     /// Serves one request to the end. If the caller has gone, nobody hears the answer.
     pub fn answer(&self, listener: &Listener, notification: &Notification) {
+        if let Some(descriptor) = synced(notification) {
+            return self.answer_sync(listener, notification, descriptor);
+        }
         let result = self.handle(listener, notification);
         let errno = result.map_or_else(Refusal::errno, |()| 0);
         let cookie = notification.cookie;

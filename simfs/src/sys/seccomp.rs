@@ -1,14 +1,17 @@
 //! Seccomp user notification: receive a filtered system call, answer it.
 //!
 //! The buffers are as large as the running kernel says and zeroed before each call, so that a kernel with longer
-//! structures than ours works too. There is no way to answer "continue": arguments can change after they were
-//! looked at.
+//! structures than ours works too. The answer "continue" ([`NotifyFd::hand_on`]) is for calls on which nothing was decided:
+//! arguments can change after they were looked at.
 //!
 //! # Source
 //! seccomp_unotify(2).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`.
+const CONTINUE: u32 = 1;
 
 /// A system call that waits for our answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,13 +96,29 @@ impl NotifyFd {
     /// # Errors
     /// `ENOENT` if the caller is gone or no longer waits.
     pub fn respond(&self, cookie: u64, errno: i32) -> io::Result<()> {
-        let mut buffer = zeroed_words(self.response_size);
-        let raw = libc::seccomp_notif_resp {
+        self.send(libc::seccomp_notif_resp {
             id: cookie,
             val: 0,
             error: errno.saturating_neg(),
             flags: 0,
-        };
+        })
+    }
+
+    /// Lets the kernel carry the caller's system call out, with whatever its arguments are by then.
+    ///
+    /// # Errors
+    /// As [`Self::respond`].
+    pub fn hand_on(&self, cookie: u64) -> io::Result<()> {
+        self.send(libc::seccomp_notif_resp {
+            id: cookie,
+            val: 0,
+            error: 0,
+            flags: CONTINUE,
+        })
+    }
+
+    fn send(&self, raw: libc::seccomp_notif_resp) -> io::Result<()> {
+        let mut buffer = zeroed_words(self.response_size);
         // SAFETY: the buffer is aligned to 8 and at least as large as the structure.
         unsafe {
             buffer

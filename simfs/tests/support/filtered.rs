@@ -83,17 +83,19 @@ fn install() -> OwnedFd {
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut program = [
         step(LOAD, 0, 0, 4), // architecture
-        step(EQUAL, 0, 3, 0xC000_003E),
+        step(EQUAL, 0, 4, 0xC000_003E),
         step(LOAD, 0, 0, 0),    // number
-        step(EQUAL, 4, 0, 179), // quotactl of x86-64
-        step(EQUAL, 3, 2, 443), // quotactl_fd
+        step(EQUAL, 6, 0, 179), // quotactl of x86-64
+        step(EQUAL, 5, 0, 306), // syncfs
+        step(EQUAL, 4, 3, 443), // quotactl_fd
         step(LOAD, 0, 0, 0),
-        step(EQUAL, 1, 0, 131), // quotactl of i386
+        step(EQUAL, 2, 0, 131), // quotactl of i386
+        step(EQUAL, 1, 0, 344), // syncfs
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         step(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
     ];
     let filter = libc::sock_fprog {
-        len: 9,
+        len: 11,
         filter: program.as_mut_ptr(),
     };
     // SAFETY: plain prctl; the program outlives the call that copies it.
@@ -189,6 +191,7 @@ pub(crate) fn play(part: &str) {
             match part {
                 "commands" => commands(),
                 "arguments" => arguments(),
+                "syncfs" => syncfs(),
                 "unprivileged" => say("next", simfs(NEXT, 0, 0, &mut [0; 256])),
                 "flood" => flood(u64::MAX),
                 "flood-to-end" => flood(500),
@@ -375,6 +378,28 @@ fn i386() {
         "i386-untouched",
         u64::from(after[67] != 0xee && after[68..] == [0xee; 4]),
     );
+}
+
+fn syncfs() {
+    let sync = |fd: u64| call(libc::SYS_syncfs, [fd, 0, 0, 0]);
+    let raw = |file: &std::fs::File| u64::try_from(file.as_raw_fd()).unwrap();
+    say("syncfs", sync(raw(&std::fs::File::open(".").unwrap())));
+    let foreign = std::fs::File::open("/proc").unwrap();
+    say("syncfs-foreign", sync(raw(&foreign)));
+    say("syncfs-closed", sync(1000));
+    let result: i64;
+    // SAFETY: syncfs(2) takes a number only. rbx is restored.
+    unsafe {
+        std::arch::asm!(
+            "push rbx",
+            "mov ebx, 1000",
+            "int 0x80",
+            "pop rbx",
+            inlateout("rax") 344_i64 => result,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    say("syncfs-i386", i32::try_from(-result).unwrap());
 }
 
 /// Becomes user 1000 with groups 100 and 50.

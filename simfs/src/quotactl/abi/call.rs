@@ -1,4 +1,4 @@
-//! A notified system call, read as quotactl(2) or quotactl_fd(2) of the caller's architecture.
+//! A notified system call, read as quotactl(2), quotactl_fd(2) or syncfs(2) of the caller's architecture.
 
 use super::Layout;
 use super::command::CommandWord;
@@ -64,6 +64,21 @@ impl Call {
     }
 }
 
+/// The descriptor of a syncfs(2); `None` for any other system call.
+///
+/// # Source
+/// As [`Call::read`].
+pub fn synced(notification: &Notification) -> Option<u32> {
+    let (expected, number) = match notification.arch {
+        AUDIT_ARCH_X86_64 => (306, notification.number & !X32_BIT),
+        AUDIT_ARCH_I386 => (344, notification.number),
+        AUDIT_ARCH_AARCH64 => (267, notification.number),
+        _ => return None,
+    };
+    let [descriptor, ..] = notification.args;
+    (number == expected).then(|| low_half(descriptor))
+}
+
 /// The 32 bits that the kernel takes of a register for an `unsigned int`.
 fn low_half(register: u64) -> u32 {
     let [a, b, c, d, ..] = register.to_le_bytes();
@@ -83,6 +98,31 @@ mod tests {
             arch,
             args,
         })
+    }
+
+    #[test]
+    fn syncfs_is_known_by_architecture_and_number() {
+        let read = |arch, number| {
+            synced(&Notification {
+                cookie: 1,
+                tid: 1,
+                number,
+                arch,
+                args: [0xffff_ffff_0000_0007, 1, 2, 3, 4, 5],
+            })
+        };
+        for (arch, number) in [
+            (AUDIT_ARCH_X86_64, 306),
+            (AUDIT_ARCH_X86_64, 306 | X32_BIT),
+            (AUDIT_ARCH_I386, 344),
+            (AUDIT_ARCH_AARCH64, 267),
+        ] {
+            assert_eq!(read(arch, number), Some(7));
+            assert_eq!(call(arch, number, [7; 6]), None);
+        }
+        assert_eq!(read(AUDIT_ARCH_X86_64, 344), None);
+        assert_eq!(read(AUDIT_ARCH_I386, 306), None);
+        assert_eq!(read(0, 306), None);
     }
 
     #[test]
