@@ -31,6 +31,7 @@ mod recount;
 mod runtime;
 mod second_level;
 mod semantics_doc;
+mod service;
 mod statfs;
 mod storm;
 mod transfer;

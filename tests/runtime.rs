@@ -1,6 +1,7 @@
 //! Real Debian VEs over their whole life, with each container runtime.
 
 mod beancounters;
+mod boot;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -18,6 +18,7 @@ pub mod housekeeper;
 pub mod keeper;
 pub mod mount;
 pub mod node;
+pub mod notify;
 pub mod oci;
 pub mod private;
 pub mod privileges;

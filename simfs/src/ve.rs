@@ -34,6 +34,7 @@ use crate::housekeeper::Housekeeper;
 use crate::keeper::{self, Link};
 use crate::mount::{MountOptionError, MountOptions};
 use crate::node::{Found, Nodes};
+use crate::notify::Manager;
 use crate::oci;
 use crate::private::{PrivateArea, PrivateError};
 use crate::privileges::Privileges;
@@ -287,6 +288,11 @@ fn serve(
     let area = Arc::new(PrivateArea::open(&config.private, config.options.atime)?);
     let (state, run) = (config.state_dir.as_path(), config.run_dir.as_path());
     let kept: &[&Path] = if config.quota { &[state, run] } else { &[run] };
+    // In the background the daemon is nobody's service: whoever started it was told by its return.
+    let manager = match config.foreground {
+        true => Manager::of_environment(),
+        false => Manager::default(),
+    };
     proc_fd::prepare().map_err(StartError::step("/proc"))?;
     let boot = recovery::boot_id();
     confine::enter(kept, &run.join("root"))
@@ -330,7 +336,13 @@ fn serve(
     if let Some(mut reports) = reports.take() {
         let _ = reports.write_all(b"ready");
     }
+    manager.ready(&format!(
+        "VE {} at {}",
+        config.ve,
+        config.mountpoint.display()
+    ));
     let served = connection.serve();
+    manager.stopping();
     drop(quotactl);
     housekeeper.stop();
     let _ = cleaner.join();

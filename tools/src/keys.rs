@@ -35,5 +35,6 @@ pub const KEYS: &[Key] = &[
     key("DEF_OSTEMPLATE", "", false, "The template of 'vzctl create' where none is named."),
     key("CONFIGFILE", "", false, "The sample of 'vzctl create' where none is named: NAME of conf/ve-NAME.conf-sample."),
     key("RUNTIME", "what is installed, crun before runc", true, "The container runtime: crun or runc."),
+    key("VE_PARALLEL", "four for each CPU", false, "How many VEs vz-boot starts or stops at once."),
     key("STOP_TIMEOUT", "120", true, "Seconds that a VE may take to end by itself when it is stopped."),
 ];
