@@ -3,6 +3,7 @@
 mod plot;
 mod setup;
 mod summary;
+mod targets;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -5,10 +5,12 @@
 
 mod appends;
 mod build;
+mod cargo;
 mod clients;
 mod data;
 mod mapped;
 mod names;
+mod packages;
 mod pattern;
 mod read_write;
 mod sqlite;
@@ -64,6 +66,8 @@ pub(crate) fn all() -> Vec<Box<dyn Workload>> {
     all.push(Box::new(names::Names));
     all.push(Box::new(tree::Tree));
     all.push(Box::new(build::Build));
+    all.push(Box::new(cargo::Cargo));
+    all.push(Box::new(packages::Packages));
     all.push(Box::new(clients::Clients));
     all
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::targets;
 use crate::peer::Peer;
 use crate::rounds::{Outcome, Plan};
 use crate::statistics::{ENOUGH_ROUNDS, Spread, Verdict, compare, is_quiet};
@@ -94,6 +95,26 @@ impl Row {
     }
 }
 
+impl Row {
+    /// simfs as a part of a server that does nothing.
+    fn of_the_floor(&self) -> String {
+        Spread::of(&self.ratios(Peer::Simfs, Peer::Floor))
+            .map_or_else(String::new, |spread| format!("{:.2}", spread.median))
+    }
+
+    /// What was aimed at, where enough was measured to say so.
+    fn target(&self) -> String {
+        let ratios = self.ratios(Peer::Simfs, Peer::Native);
+        let Some((target, spread)) = targets::of(&self.phase).zip(Spread::of(&ratios)) else {
+            return String::new();
+        };
+        if ratios.len() < ENOUGH_ROUNDS || !self.is_quiet() {
+            return "not judged".to_owned();
+        }
+        target.verdict(spread.median)
+    }
+}
+
 /// One cell: `~` marks figures that scatter.
 fn cell(ratios: &[f64]) -> String {
     Spread::of(ratios).map_or_else(
@@ -125,7 +146,9 @@ pub(super) fn markdown(plan: &Plan, outcome: &Outcome) -> String {
     for peer in &peers {
         let _ = write!(text, " {} |", peer.name());
     }
-    text.push_str(" simfs and the fastest other |\n|---|---|---|");
+    text.push_str(
+        " simfs and the fastest other | simfs, of the floor | target now / stretch |\n|---|---|---|---|---|",
+    );
     text.push_str(&"---|".repeat(peers.len()));
     text.push('\n');
     for row in &rows {
@@ -133,7 +156,13 @@ pub(super) fn markdown(plan: &Plan, outcome: &Outcome) -> String {
         for peer in &peers {
             let _ = write!(text, " {} |", cell(&row.ratios(*peer, Peer::Native)));
         }
-        let _ = writeln!(text, " {} |", row.conclusion());
+        let _ = writeln!(
+            text,
+            " {} | {} | {} |",
+            row.conclusion(),
+            row.of_the_floor(),
+            row.target()
+        );
     }
     if !outcome.failures.is_empty() {
         text.push_str("\n## What failed\n\n");

@@ -24,7 +24,7 @@ impl Workload for Clients {
     }
 
     fn run(&self, place: Place<'_>) -> Result<Vec<Sample>> {
-        let seconds = place.scale.pick(2, 10).to_string();
+        let seconds = place.scale.pick(2, 6).to_string();
         let mut dbench = command(
             "dbench",
             [

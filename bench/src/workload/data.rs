@@ -32,9 +32,9 @@ impl Data {
     /// MiB in all files together.
     fn total(self, scale: Scale) -> u32 {
         if self.block < 64 * KIB {
-            scale.pick(16, 64)
+            scale.pick(16, 32)
         } else {
-            scale.pick(64, 256)
+            scale.pick(64, 128)
         }
     }
 

@@ -20,7 +20,7 @@ impl Workload for Names {
     }
 
     fn about(&self) -> &'static str {
-        "20,000 empty files (2,000 quick): create and close, stat, open and close, unlink"
+        "20,000 empty files (2,000 quick): create and close, stat, names that do not exist, open and close, unlink"
     }
 
     fn needs_content(&self) -> bool {
@@ -40,8 +40,17 @@ impl Workload for Names {
                 Ok(paths.iter().try_for_each(work)?)
             })
         };
+        let absent = |path: &PathBuf| match fs::symlink_metadata(path.with_extension("no")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(io::Error::other("a name that was never made")),
+        };
+        let created = measure("create", &|path| File::create_new(path).map(drop))?;
+        // The first time is the server's, the second the kernel's: programs search their paths again and again.
+        measure("lookup", &absent)?;
         Ok(vec![
-            measure("create", &|path| File::create_new(path).map(drop))?,
+            created,
+            measure("lookup-miss", &absent)?,
             measure("stat", &|path| fs::symlink_metadata(path).map(|_| ()))?,
             measure("open", &|path| File::open(path).map(drop))?,
             measure("unlink", &|path| fs::remove_file(path))?,

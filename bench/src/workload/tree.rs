@@ -16,7 +16,7 @@ impl Workload for Tree {
     }
 
     fn about(&self) -> &'static str {
-        "tar -x, find, grep -r, cp -a, git add, git status, rm -rf of a real tree"
+        "tar -x, find, grep -r, cp -a, git add, status and checkout, rm -rf of a real tree"
     }
 
     fn programs(&self) -> &'static [Program] {
@@ -64,6 +64,13 @@ impl Workload for Tree {
         samples.push(step(
             "git-status",
             &["git", "-C", "t", "status", "--porcelain"],
+        )?);
+        let commit = "git -C t -c user.name=n -c user.email=e commit -qm all && \
+                      find t -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {} +";
+        run_in(here, &mut command("sh", ["-c", commit]))?;
+        samples.push(step(
+            "git-checkout",
+            &["git", "-C", "t", "checkout", "-qf", "HEAD", "--", "."],
         )?);
         samples.push(step("rm-rf", &["rm", "-rf", "u"])?);
         Ok(samples)
