@@ -1,7 +1,7 @@
 # Each goal installs what a fresh Debian 12 lacks for it, says so, and cleans up behind itself.
 PREFIX ?= /usr/local
 
-.PHONY: help build test quick lint demo install conformance clean
+.PHONY: help build test quick lint demo install uninstall conformance clean
 
 help:
 	@echo 'make build            the programs, in target/release'
@@ -10,7 +10,8 @@ help:
 	@echo 'make lint             format, clippy, documentation, scripts, licences'
 	@echo 'make demo             a container with a quota, step by step'
 	@echo 'make conformance      pjdfstest on the host file system and on a mount, compared'
-	@echo 'make install PREFIX=  programs, manual pages, mount helper (default $(PREFIX))'
+	@echo 'make install PREFIX=  programs, manual pages, completion, units, samples (default $(PREFIX); DESTDIR for packages)'
+	@echo 'make uninstall        removes exactly these'
 	@echo 'make clean            removes what was built'
 
 build:
@@ -38,7 +39,10 @@ conformance:
 	scripts/conformance.sh
 
 install: build
-	scripts/install.sh "$(PREFIX)"
+	scripts/install.sh install "$(PREFIX)"
+
+uninstall:
+	scripts/install.sh uninstall "$(PREFIX)"
 
 clean:
 	cargo clean

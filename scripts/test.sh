@@ -66,7 +66,7 @@ lints() {
     stage 'clippy' 15m cargo clippy --workspace --all-targets --locked -- -D warnings
     stage 'documentation' 10m env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     if command -v shellcheck >/dev/null; then
-        stage 'scripts' 1m shellcheck -x -P SCRIPTDIR .ci/run scripts/*.sh
+        stage 'scripts' 1m shellcheck -x -P SCRIPTDIR .ci/run scripts/*.sh packaging/vz-boot
     fi
     if cargo deny --version >/dev/null 2>&1; then
         stage 'licences' 5m cargo deny check licenses bans sources

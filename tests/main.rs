@@ -21,6 +21,7 @@ mod differential;
 mod dir;
 mod escape;
 mod grace;
+mod install;
 mod layering;
 mod limits;
 mod mmap;

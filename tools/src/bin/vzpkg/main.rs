@@ -1,4 +1,5 @@
-//! `vzpkg`: templates to make VEs from. Also called as `vzpkgls` (list), `vzpkgcache` and `vzyum` (cache).
+//! `vzpkg`: templates to make VEs from. Also called as `vzpkgls` (list), `vzpkgcache` (cache) and `vzyum`, which says
+//! what to use in its place.
 //!
 //! A template is a tar file, or a directory that can be cloned, in the cache; it appears there under its name only
 //! when it is whole.
@@ -27,7 +28,10 @@ use crate::args::{Cli, Command, Form};
 type Fallible<T> = Result<T, Failure<VzctlExit>>;
 
 fn main() -> ExitCode {
-    let arguments = arguments();
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(failure) => return ended(failure).into(),
+    };
     if let Some(done) = manual::answer(&arguments) {
         return done.into();
     }
@@ -37,24 +41,39 @@ fn main() -> ExitCode {
     };
     match run(&cli) {
         Ok(()) => VzctlExit::Ok.into(),
-        Err(failure) => {
-            complain(&format!("vzpkg: {}", failure.message));
-            failure.exit.into()
-        }
+        Err(failure) => ended(failure).into(),
     }
 }
 
+fn ended(failure: Failure<VzctlExit>) -> VzctlExit {
+    complain(&format!("vzpkg: {}", failure.message));
+    failure.exit
+}
+
 /// The command line; under an old name the command that it stood for is put in.
-fn arguments() -> Vec<OsString> {
+///
+/// # Errors
+/// `vzyum` stands for nothing here.
+fn arguments() -> Fallible<Vec<OsString>> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let command = match name.and_then(|name| name.to_str()) {
         Some("vzpkgls") => "list",
-        Some("vzpkgcache" | "vzyum") => "cache",
-        _ => return arguments,
+        Some("vzpkgcache") => "cache",
+        Some("vzyum") => {
+            return Err(Failure::new(
+                VzctlExit::Usage,
+                "vzyum managed packages of OpenVZ's RPM templates: use the VE's own package manager, as in \
+                 'vzctl exec VEID apt-get install NAME', or 'vzpkg cache NAME --include PACKAGES' for new VEs",
+            ));
+        }
+        _ => return Ok(arguments),
     };
-    arguments.insert(1, command.into());
-    arguments
+    let is_version = |word: &OsString| word == "--version" || word == "-V";
+    if !arguments.get(1).is_some_and(is_version) {
+        arguments.insert(1, command.into());
+    }
+    Ok(arguments)
 }
 
 fn explained(error: &clap::Error) -> VzctlExit {
