@@ -158,7 +158,7 @@ fn the_fuse_library_is_named_in_one_module() {
 
 #[test]
 fn the_database_is_named_in_one_file() {
-    nobody_uses(&["sled"], &PRODUCT, &["quota/src/store/sled.rs"]);
+    nobody_uses(&["redb"], &PRODUCT, &["quota/src/store/redb.rs"]);
 }
 
 #[test]

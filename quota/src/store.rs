@@ -6,7 +6,7 @@
 //! 3. What `get` and `scan` return is durable: they never show a batch that a crash could take back.
 //! 4. After an error the next call starts from the durable state again, or fails; it never hangs.
 //!
-//! The database is named in [`sled`] only. What the bytes mean is in [`mod@record`].
+//! The database is named in `redb` only. What the bytes mean is in [`mod@record`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,15 @@ mod identity;
 mod lock;
 pub mod memory;
 pub mod record;
+mod redb;
+mod rescue;
 pub mod salvage;
-pub mod sled;
-mod staged;
 mod sync_file;
 mod worker;
 
 pub use copy::LimitsCopy;
+pub use disk::{DiskStore, Options};
+pub use worker::OnHang;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -188,6 +190,16 @@ pub enum StoreError {
         found: u8,
         /// Highest format number that can be read.
         known: u8,
+    },
+    /// A version of before the first release wrote this, with another database.
+    #[error(
+        "quota store {0} is that of another version of simfs: move it away with 'mv {0} {0}.old', make a new one with \
+         'vzquota init', and set the limits again that {0}.old/limits.json lists",
+        dir.display()
+    )]
+    OtherVersion {
+        /// The store's directory.
+        dir: PathBuf,
     },
     /// The store belongs to another VE.
     #[error("quota store belongs to VE {found}, not to VE {expected}")]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use quota::store::sled::SledStore;
+use quota::store::DiskStore;
 use quota::{Engine, EngineError, Environment, VeId};
 
 use crate::accounting::Accounting;
@@ -385,7 +385,7 @@ fn open_engine(
     if !config.quota {
         return service::without_limits(config, area, environment);
     }
-    let store = SledStore::open(&config.state_dir, config.ve).map_err(EngineError::from)?;
+    let store = DiskStore::open(&config.state_dir, config.ve).map_err(EngineError::from)?;
     let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
     let recorded = engine.info().private;
     if recorded != config.private {

@@ -14,8 +14,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quota::store::DiskStore;
 use quota::store::StoreError;
-use quota::store::sled::SledStore;
 use quota::{Engine, EngineError, Setup, VeId};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
@@ -37,11 +37,11 @@ pub fn replace(paths: &Paths, setup: Setup) -> Result<(), VeError> {
     let states = Stores::lock(paths).map_err(|error| failed(&dir, error))?;
     let fresh = states.beside(ve);
     remove_tree(&fresh).map_err(|error| failed(&fresh, error))?;
-    SledStore::create(&fresh, ve)
+    DiskStore::create(&fresh, ve)
         .map_err(EngineError::Store)
         .and_then(|store| Engine::create(Arc::new(store), environment(), setup))
         .map_err(|error| store_failure(ve, &fresh, error))?;
-    match SledStore::remove(&dir, ve) {
+    match DiskStore::remove(&dir, ve) {
         Ok(()) | Err(StoreError::Missing { .. }) => {}
         Err(error) => return Err(store_failure(ve, &dir, error.into())),
     }
@@ -69,7 +69,7 @@ pub fn remove(paths: &Paths, ve: VeId) -> Result<(), VeError> {
     }
     let states = Stores::lock(paths).map_err(|error| failed(&dir, error))?;
     remove_tree(&states.beside(ve)).map_err(|error| failed(&dir, error))?;
-    SledStore::remove(&dir, ve).map_err(|error| store_failure(ve, &dir, error.into()))?;
+    DiskStore::remove(&dir, ve).map_err(|error| store_failure(ve, &dir, error.into()))?;
     states.sync().map_err(|error| failed(&dir, error))
 }
 

@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quota::store::DiskStore;
 use quota::store::StoreError;
-use quota::store::sled::SledStore;
 use quota::{
     Account, Engine, EngineError, Environment, NoEvents, QuotaType, Subject, SystemClock, VeId,
     VeInfo,
@@ -195,7 +195,7 @@ pub fn open_stored(paths: &Paths, ve: VeId) -> Result<Engine, VeError> {
         }
         _ => {}
     }
-    let opened = SledStore::open(&dir, ve)
+    let opened = DiskStore::open(&dir, ve)
         .map_err(EngineError::Store)
         .and_then(|store| Engine::open(Arc::new(store), environment()));
     opened.map_err(|error| store_failure(ve, &dir, error))

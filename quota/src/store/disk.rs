@@ -3,13 +3,13 @@
 //! ```text
 //! DIR/lock         held while the store is open
 //! DIR/identity     says that there must be a database, and whose
-//! DIR/db/          the database
+//! DIR/quota.redb   the database
 //! DIR/limits.json  readable copy of limits, see `copy`
 //! ```
 //! Invariants:
 //! 1. A store that another process holds is an error at once, never a wait.
 //! 2. The identity is written last and removed first: a database alone is a creation or a removal that was
-//!    interrupted, and counts as no store. A database with a copy of limits but without identity is damage.
+//!    interrupted, and counts as no store. A copy of limits without identity is damage.
 //! 3. After an error the handle is given up; the next call opens the database again, later ones only after a pause
 //!    that doubles with each failure. What is read afterwards is the durable state.
 //! 4. Every call ends: within the time limit, or with [`StoreError::Timeout`] and the end of the process.
@@ -29,10 +29,12 @@ use super::lock::DirLock;
 use super::record::{self, InfoRecord, SchemaRecord, key};
 use super::worker::{OnHang, Worker};
 use super::{Batch, Entry, LimitsCopy, Op, Store, StoreError};
-use super::{copy, identity, salvage, staged, sync_file};
+use super::{copy, identity, salvage, sync_file};
 
-/// The database's directory in the store's directory.
-pub(super) const DATABASE: &str = "db";
+/// The database's file in the store's directory.
+pub(super) const DATABASE: &str = "quota.redb";
+/// The database's directory in stores of before the first release.
+const OLD_DATABASE: &str = "db";
 
 /// How to open a store.
 #[derive(Clone)]
@@ -54,7 +56,7 @@ impl Default for Options {
 }
 
 /// The store of one VE on disk; others are kept out while it is open.
-pub struct SledStore {
+pub struct DiskStore {
     dir: PathBuf,
     /// Before the lock: the database is closed first.
     worker: Worker,
@@ -62,7 +64,7 @@ pub struct SledStore {
     _lock: DirLock,
 }
 
-impl SledStore {
+impl DiskStore {
     /// Makes an empty store; the directory is made too.
     ///
     /// # Errors
@@ -81,35 +83,35 @@ impl SledStore {
         Self::open_with(dir, ve, Options::default())
     }
 
-    /// As [`SledStore::create`].
+    /// As [`DiskStore::create`].
     ///
     /// # Errors
-    /// As [`SledStore::create`].
+    /// As [`DiskStore::create`].
     pub fn create_with(dir: &Path, ve: VeId, options: Options) -> Result<Self, StoreError> {
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(dir);
         made.map_err(|error| StoreError::io("create", dir, error))?;
-        let lock = DirLock::take(dir)?;
+        let lock = take_existing(dir)?;
         if identity::read(dir)?.is_some() {
             return Err(StoreError::Exists {
                 dir: dir.to_path_buf(),
             });
         }
+        refuse_lost_identity(dir)?;
         if dir.join(DATABASE).exists() {
-            refuse_lost_identity(dir)?;
             salvage::move_aside(dir)?;
         }
         let store = Self::start(dir, ve, lock, options)?;
-        store.commit(&schema_batch(ve))?;
+        store.handle_call("create", Handle::create)?;
         identity::write(dir, ve)?;
         sync_file::sync_dir(dir.parent().unwrap_or(dir))?;
         Ok(store)
     }
 
-    /// As [`SledStore::open`].
+    /// As [`DiskStore::open`].
     ///
     /// # Errors
-    /// As [`SledStore::open`].
+    /// As [`DiskStore::open`].
     pub fn open_with(dir: &Path, ve: VeId, options: Options) -> Result<Self, StoreError> {
         let lock = take_existing(dir)?;
         let Some(found) = identity::read(dir)? else {
@@ -125,8 +127,11 @@ impl SledStore {
                 &dir.join(DATABASE),
             ));
         }
+        let len = fs::metadata(dir.join(DATABASE)).map_or(0, |data| data.len());
         let store = Self::start(dir, ve, lock, options)?;
-        store.handle_call("open", Handle::verify)?;
+        store.sized_call("open", usize::try_from(len).unwrap_or(0), |handle| {
+            handle.with(|_| Ok(()))
+        })?;
         store.check_age()?;
         Ok(store)
     }
@@ -148,7 +153,7 @@ impl SledStore {
         }
         sync_file::sync_dir(dir)?;
         let database = dir.join(DATABASE);
-        ignore_missing(&database, fs::remove_dir_all(&database))?;
+        ignore_missing(&database, fs::remove_file(&database))?;
         lock.remove()?;
         // What a salvage moved aside stays, and the directory with it.
         let _ = fs::remove_dir(dir);
@@ -163,15 +168,13 @@ impl SledStore {
     fn start(dir: &Path, ve: VeId, lock: DirLock, options: Options) -> Result<Self, StoreError> {
         let worker = Worker::start(options.time_limit, options.on_hang)
             .map_err(|error| StoreError::io("start a thread for", dir, error))?;
-        let handle = Arc::new(Mutex::new(Handle::new(dir.join(DATABASE), ve)));
-        let store = Self {
+        let handle = Arc::new(Mutex::new(Handle::new(dir, ve)));
+        Ok(Self {
             dir: dir.to_path_buf(),
             worker,
             handle,
             _lock: lock,
-        };
-        store.handle_call("open", |handle| handle.with(|_| Ok(())))?;
-        Ok(store)
+        })
     }
 
     /// Checks that the database holds the commit that the copy of limits was made after. Damage at the end of its
@@ -217,7 +220,7 @@ impl SledStore {
     }
 }
 
-impl Store for SledStore {
+impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.to_vec();
         self.handle_call("get", move |handle| handle.with(|db| db.get(&key)))
@@ -233,7 +236,7 @@ impl Store for SledStore {
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let batch = batch.clone();
         self.sized_call("commit", batch.size(), move |handle| {
-            handle.with(|db| staged::commit(db, &batch))?;
+            handle.with(|db| db.commit(&batch))?;
             handle.end_failures();
             Ok(())
         })
@@ -244,7 +247,7 @@ impl Store for SledStore {
     }
 }
 
-impl Drop for SledStore {
+impl Drop for DiskStore {
     fn drop(&mut self) {
         let _ = self.handle_call("close", |handle| {
             handle.close();
@@ -260,17 +263,19 @@ pub(super) fn schema_batch(ve: VeId) -> Batch {
     Batch::from_iter([Op::Put { key, value }])
 }
 
-/// Takes the lock of a store that should be there.
+/// Takes the lock of a directory for a store of this version.
 pub(super) fn take_existing(dir: &Path) -> Result<DirLock, StoreError> {
-    if dir.is_dir() {
-        DirLock::take(dir)
-    } else {
-        Err(StoreError::Missing { dir: dir.into() })
+    if !dir.is_dir() {
+        return Err(StoreError::Missing { dir: dir.into() });
     }
+    if dir.join(OLD_DATABASE).is_dir() {
+        return Err(StoreError::OtherVersion { dir: dir.into() });
+    }
+    DirLock::take(dir)
 }
 
 fn refuse_lost_identity(dir: &Path) -> Result<(), StoreError> {
-    if dir.join(DATABASE).exists() && dir.join(copy::FILE).exists() {
+    if dir.join(copy::FILE).exists() {
         return Err(StoreError::damaged_file(
             "identity is gone",
             &dir.join(identity::FILE),

@@ -1,24 +1,19 @@
 //! The open database, given up after an error and opened again with growing pauses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::subject::VeId;
 
+use super::disk::{DATABASE, schema_batch};
 use super::record::{self, SchemaRecord, key};
-use super::sled::Database;
-use super::{Store as _, StoreError, identity, staged};
+use super::redb::Database;
+use super::{Store as _, StoreError, identity, sync_file};
 
 /// The pause after the second failure in a row; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// Entries read at a time where all are looked at.
-const WINDOW: usize = 1024;
-
-/// What looks at an entry.
-type Look<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
-
 /// The database, or why it is closed. Only the worker's thread touches it.
 pub(super) struct Handle {
     dir: PathBuf,
@@ -35,14 +30,24 @@ struct Closed {
 }
 
 impl Handle {
-    pub(super) const fn new(dir: PathBuf, ve: VeId) -> Self {
+    /// For the database of the store in this directory.
+    pub(super) fn new(dir: &Path, ve: VeId) -> Self {
         Self {
-            dir,
+            dir: dir.to_path_buf(),
             ve,
             db: None,
             failures: 0,
             closed: None,
         }
+    }
+
+    /// Makes the database; durable when it returns.
+    pub(super) fn create(&mut self) -> Result<(), StoreError> {
+        let db = Database::create(&self.dir.join(DATABASE))?;
+        db.commit(&schema_batch(self.ve))?;
+        sync_file::sync_dir(&self.dir)?;
+        self.db = Some(db);
+        Ok(())
     }
 
     /// Runs a call on the database, which is opened first if it is not; gives it up after an error.
@@ -88,7 +93,8 @@ impl Handle {
                 });
             }
         }
-        let opened = Database::open(&self.dir).and_then(|db| staged::finish(&db).map(|()| db));
+        let opened = Database::open(&self.dir.join(DATABASE))
+            .and_then(|db| check_schema(&db, self.ve).map(|()| db));
         match &opened {
             Ok(_) => self.closed = None,
             Err(error) => self.fail(error),
@@ -115,38 +121,15 @@ impl Handle {
             until,
         });
     }
-
-    /// Checks that the database is the VE's and that every value is sound.
-    pub(super) fn verify(&mut self) -> Result<(), StoreError> {
-        let ve = self.ve;
-        self.with(|db| {
-            let key = key::schema();
-            let value = db.get(&key)?;
-            let value = value.ok_or_else(|| StoreError::damaged_key("no schema record", &key))?;
-            let schema: SchemaRecord =
-                record::decode(&key, &value).map_err(|error| error.at(&key))?;
-            identity::check(ve, schema.ve)?;
-            each_entry(db, &mut |key, value| {
-                record::check(key, value).map_err(|error| error.at(key))
-            })
-        })
-    }
 }
 
-/// Shows every entry to `look`, in order.
-pub(super) fn each_entry(db: &Database, look: &mut Look<'_>) -> Result<(), StoreError> {
-    let mut from = Vec::new();
-    loop {
-        let entries = db.scan(&[], &from, WINDOW)?;
-        for (key, value) in &entries {
-            look(key, value)?;
-        }
-        match entries.into_iter().last() {
-            // The next key in order is this one with a zero behind it.
-            Some((key, _)) => from = [key.as_slice(), &[0]].concat(),
-            None => return Ok(()),
-        }
-    }
+/// Checks that the database is the VE's.
+fn check_schema(db: &Database, ve: VeId) -> Result<(), StoreError> {
+    let key = key::schema();
+    let value = db.get(&key)?;
+    let value = value.ok_or_else(|| StoreError::damaged_key("no schema record", &key))?;
+    let schema: SchemaRecord = record::decode(&key, &value).map_err(|error| error.at(&key))?;
+    identity::check(ve, schema.ve)
 }
 
 #[cfg(test)]
@@ -162,7 +145,8 @@ mod tests {
     #[test]
     fn after_an_error_the_first_try_is_free_and_later_ones_wait_longer_each_time() {
         let dir = tempfile::TempDir::new().unwrap();
-        let mut handle = Handle::new(dir.path().join("db"), VeId::new(1));
+        let mut handle = Handle::new(dir.path(), VeId::new(1));
+        handle.create().unwrap();
         let mut waits = Vec::new();
         for _ in 0..3 {
             assert!(matches!(

@@ -4,7 +4,7 @@
 //! 1. before the database is moved aside: nothing happened;
 //! 2. after it: the identity stands without a database, which is damage; salvage runs again, and reads the database
 //!    that was moved aside last;
-//! 3. while the new database is built (in a directory of another name): as 2;
+//! 3. while the new database is built (under another name): as 2;
 //! 4. after it got the database's name: done.
 
 use std::collections::BTreeMap;
@@ -20,16 +20,16 @@ use crate::subject::{Subject, VeId};
 
 use super::copy::AccountCopy;
 use super::disk::{DATABASE, Options, schema_batch, take_existing};
-use super::handle::each_entry;
 use super::record::{self, AccountRecord, InfoRecord, key};
-use super::sled::Database;
+use super::redb::Database;
+use super::rescue;
 use super::worker::Worker;
-use super::{Batch, LimitsCopy, StoreError, identity, staged, sync_file};
+use super::{Batch, LimitsCopy, Store as _, StoreError, identity, sync_file};
 
 /// Where the new database is built.
-const BUILD: &str = "db.new";
+const BUILD: &str = "quota.redb.new";
 /// What the names of databases moved aside start with.
-const ASIDE: &str = "db.damaged.";
+const ASIDE: &str = "quota.redb.damaged.";
 /// A damaged database may hang instead of failing: then the process ends.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// Added to the epoch, so that no journal of before the damage fits the new totals.
@@ -81,8 +81,9 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
     };
     let mut found = Found::default();
     if let Some(aside) = report.moved_to.clone() {
-        rescue(&aside, ve, &mut found, &mut report);
+        rescue(&aside, ve, copy.as_ref(), &mut found, &mut report);
     }
+    report.recovered = found.len();
     if report.recovered == 0 {
         report.lost.push("all records of the database".into());
     }
@@ -106,6 +107,14 @@ struct Found {
 }
 
 impl Found {
+    fn len(&self) -> u64 {
+        let records = self
+            .accounts
+            .len()
+            .saturating_add(usize::from(self.info.is_some()));
+        u64::try_from(records).unwrap_or(u64::MAX)
+    }
+
     /// Takes limits from the copy: those that were not found, and all of them where the database lost the commit
     /// that the copy was made after.
     fn fill_from(&mut self, copy: &LimitsCopy, report: &mut Salvage) {
@@ -208,31 +217,27 @@ fn last_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
     Ok(stamps.max().map(|(_, path)| path))
 }
 
-/// Takes every sound record of the damaged database, up to where it fails. It is opened as a scratch copy, so what
-/// was moved aside stays as it was found.
-fn rescue(aside: &Path, ve: VeId, found: &mut Found, report: &mut Salvage) {
-    let scratch = aside.with_file_name("db.scratch");
-    let read = copy_files(aside, &scratch)
-        .and_then(|()| Database::open(&scratch))
-        .and_then(|db| {
-            if let Err(error) = staged::finish(&db) {
-                report.lost.push(format!("a commit under way: {error}"));
-            }
-            each_entry(&db, &mut |key, value| {
-                rescue_entry(key, value, ve, found, report);
-                Ok(())
-            })
-        });
-    if let Err(error) = read {
-        report.lost.push(format!("a part of the database: {error}"));
-    }
-    if let Err(error) = remove_tree(&scratch) {
-        tracing::warn!(path = %scratch.display(), %error, "scratch copy of a damaged store stays");
+/// Takes every sound record that can be read of the damaged database.
+fn rescue(
+    aside: &Path,
+    ve: VeId,
+    copy: Option<&LimitsCopy>,
+    found: &mut Found,
+    report: &mut Salvage,
+) {
+    let expected = copy.iter().flat_map(|copy| &copy.accounts);
+    let expected = expected.map(|account| key::account(account.subject));
+    let read = rescue::each_readable(aside, expected, &mut |key, value| {
+        rescue_entry(key, value, ve, found, report);
+    });
+    match read {
+        Ok(gaps) => report.lost.extend(gaps),
+        Err(error) => report.lost.push(format!("the database: {error}")),
     }
 }
 
 fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &mut Salvage) {
-    if key == key::schema() || key == key::standing() || key.starts_with(key::STAGED_PREFIX) {
+    if key == key::schema() || key == key::standing() {
         return;
     }
     let subject = key::subject(key);
@@ -247,43 +252,25 @@ fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &
         _ => {
             let name = subject.map(|subject| subject.to_string());
             let name = name.unwrap_or_else(|| format!("key {}", key.escape_ascii()));
-            return report.lost.push(format!("the record of {name}"));
+            report.lost.push(format!("the record of {name}"));
         }
     }
-    report.recovered = report.recovered.saturating_add(1);
 }
 
 /// Builds the new database and gives it its name; durable when it returns.
 fn build(dir: &Path, batch: &Batch) -> Result<(), StoreError> {
     let path = dir.join(BUILD);
-    remove_tree(&path)?;
-    let db = Database::open(&path)?;
-    staged::commit(&db, batch)?;
+    remove(&path)?;
+    let db = Database::create(&path)?;
+    db.commit(batch)?;
     drop(db);
     let database = dir.join(DATABASE);
     fs::rename(&path, &database).map_err(|error| StoreError::io("rename", &path, error))?;
     sync_file::sync_dir(dir)
 }
 
-fn copy_files(from: &Path, to: &Path) -> Result<(), StoreError> {
-    remove_tree(to)?;
-    fs::create_dir(to).map_err(|error| StoreError::io("create", to, error))?;
-    let entries = fs::read_dir(from).map_err(|error| StoreError::io("read", from, error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| StoreError::io("read", from, error))?;
-        let path = entry.path();
-        let target = to.join(entry.file_name());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            copy_files(&path, &target)?;
-        } else {
-            fs::copy(&path, &target).map_err(|error| StoreError::io("copy", &path, error))?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::io("remove", path, error))
         }

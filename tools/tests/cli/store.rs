@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use quota::VeId;
-use quota::store::sled::SledStore;
+use quota::store::record::key;
+use quota::store::{Batch, DiskStore, Store as _};
+use quota::{Subject, Uid, VeId};
 
 use crate::host::{Host, words};
 
@@ -11,7 +12,7 @@ use crate::host::{Host, words};
 fn a_held_store_is_an_error_at_once() {
     let host = Host::new();
     host.init();
-    let held = SledStore::open(&host.path("var/lib/simfs/101"), VeId::new(101)).unwrap();
+    let held = DiskStore::open(&host.path("var/lib/simfs/101"), VeId::new(101)).unwrap();
     for line in ["stat 101", "setlimit 101 -b 1", "drop 101", "off 101"] {
         let ended = host.vzquota(&words(line));
         assert_eq!(ended.code, 7, "{line}: {ended:?}");
@@ -32,33 +33,63 @@ fn a_held_store_is_an_error_at_once() {
     assert!(host.vzquota_ok("-b stat 101").contains(" 102400 204800 "));
 }
 
-/// Makes every file of the database unreadable as such.
-fn spoil(dir: &Path) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            spoil(&path);
-        } else {
-            std::fs::write(path, b"spoilt").unwrap();
-        }
-    }
-}
-
+// S54: a damaged database, or one that is gone, is named; one command mends it.
 #[test]
 fn a_damaged_store_is_named_and_mended_on_request() {
     let host = Host::new();
     host.init();
-    let before = host.vzquota_ok("-b stat 101");
-    spoil(&host.path("var/lib/simfs/101/db"));
-    let ended = host.vzquota(&["stat", "101"]);
-    assert_eq!(ended.code, 4, "{ended:?}");
-    assert!(ended.err.contains("simfs check VEID --repair"), "{ended:?}");
-    assert_eq!(host.simfs(&["check", "101"]).code, 8);
-    let mended = host.simfs(&["check", "101", "--repair"]);
-    assert_eq!(mended.code, 1, "{mended:?}");
-    assert!(mended.err.contains("mended"), "{mended:?}");
-    assert_eq!(host.vzquota_ok("-b stat 101"), before);
-    assert_eq!(host.simfs(&["check", "101"]).code, 0);
+    host.vzquota_ok("setlimit2 101 -u 1000 0 500 0 50");
+    let before = host.vzquota_ok("-b stat 101 -t");
+    let state = host.path("var/lib/simfs/101");
+    let damages: [fn(&Path); 4] = [
+        |state| std::fs::write(state.join("quota.redb"), b"spoilt").unwrap(),
+        |state| std::fs::remove_file(state.join("quota.redb")).unwrap(),
+        |state| {
+            std::fs::remove_file(state.join("quota.redb")).unwrap();
+            std::fs::remove_file(state.join("identity")).unwrap();
+        },
+        // One record that is none.
+        |state| {
+            let store = DiskStore::open(state, VeId::new(101)).unwrap();
+            let mut batch = Batch::new();
+            batch.put(key::account(Subject::User(Uid::new(1000))), b"spoilt");
+            store.commit(&batch).unwrap();
+        },
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        damage(&state);
+        let ended = host.simfs(&["check", "101"]);
+        assert_eq!(ended.code, 8, "{number}: {ended:?}");
+        assert!(ended.err.contains("simfs check VEID --repair"), "{ended:?}");
+        assert_eq!(ended.err.lines().count(), 1, "{number}: {ended:?}");
+        let mended = host.simfs(&["check", "101", "--repair"]);
+        assert_eq!(mended.code, 1, "{number}: {mended:?}");
+        assert!(mended.err.contains("mended"), "{number}: {mended:?}");
+        assert_eq!(host.vzquota_ok("-b stat 101 -t"), before, "{number}");
+        assert_eq!(host.simfs(&["check", "101"]).code, 0, "{number}");
+    }
+}
+
+#[test]
+fn a_store_of_another_version_is_named_with_what_to_do_and_kept() {
+    let host = Host::new();
+    host.init();
+    let state = host.path("var/lib/simfs/101");
+    std::fs::remove_file(state.join("quota.redb")).unwrap();
+    std::fs::create_dir(state.join("db")).unwrap();
+    let private = host.path("vz/private/101");
+    let init = format!(
+        "init 101 -p {} -b 1 -B 1 -i 1 -I 1 -e 1 -n 1",
+        private.display()
+    );
+    for line in ["stat 101", "setlimit 101 -b 1", "drop 101", &init] {
+        let ended = host.vzquota(&words(line));
+        assert_ne!(ended.code, 0, "{line}: {ended:?}");
+        assert!(ended.err.contains("another version"), "{line}: {ended:?}");
+        assert!(ended.err.contains("vzquota init"), "{line}: {ended:?}");
+    }
+    assert_eq!(host.simfs(&["check", "101", "--repair"]).code, 8);
+    assert!(state.join("db").is_dir() && state.join("limits.json").exists());
 }
 
 #[test]
@@ -78,8 +109,8 @@ fn a_store_of_another_ve_is_not_used() {
 #[test]
 fn what_an_interrupted_init_left_does_no_harm() {
     let host = Host::new();
-    std::fs::create_dir_all(host.path("var/lib/simfs/.101.new/db")).unwrap();
-    std::fs::write(host.path("var/lib/simfs/.101.new/db/conf"), b"half").unwrap();
+    std::fs::create_dir_all(host.path("var/lib/simfs/.101.new")).unwrap();
+    std::fs::write(host.path("var/lib/simfs/.101.new/quota.redb"), b"half").unwrap();
     assert_eq!(host.vzquota(&["stat", "101"]).code, 11);
     host.init();
     assert!(!host.path("var/lib/simfs/.101.new").exists());

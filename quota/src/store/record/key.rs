@@ -1,9 +1,9 @@
 //! The keys of the store: one tree, a letter per kind, ids big-endian so that scans come in the order of ids.
 //! ```text
 //! "i"            the info record            "s"  the schema record
-//! "v"            the VE's account           "t"  parts of a commit under way, see `staged`
+//! "v"            the VE's account           "n"  whether the totals are the last word
 //! "u" id be32    a user's account
-//! "g" id be32    a group's account          "n"  whether the totals are the last word
+//! "g" id be32    a group's account
 //! ```
 
 use crate::subject::{QuotaType, Subject};
@@ -13,7 +13,6 @@ const SCHEMA: u8 = b's';
 const VE: u8 = b'v';
 const USER: u8 = b'u';
 const GROUP: u8 = b'g';
-const STAGED: u8 = b't';
 const STANDING: u8 = b'n';
 
 /// The key of the info record.
@@ -58,14 +57,6 @@ pub fn subject(key: &[u8]) -> Option<Subject> {
     }
 }
 
-/// What the keys of a commit under way start with.
-pub(in crate::store) const STAGED_PREFIX: &[u8] = &[STAGED];
-
-/// The key of one part of a commit under way; part 0 is the mark that all parts are there.
-pub(in crate::store) fn staged(part: u32) -> Vec<u8> {
-    numbered(STAGED, part)
-}
-
 fn numbered(kind: u8, id: u32) -> Vec<u8> {
     let [a, b, c, d] = id.to_be_bytes();
     vec![kind, a, b, c, d]
@@ -99,7 +90,7 @@ mod tests {
             info(),
             schema(),
             standing(),
-            staged(1),
+            vec![b't', 0, 0, 0, 1],
             vec![],
             vec![USER, 0, 0, 0],
             vec![VE, 0],

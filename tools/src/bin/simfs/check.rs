@@ -40,7 +40,7 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
 
 /// The VE's accounts, and whether their store had to be mended for that.
 fn open(paths: &Paths, ve: VeId, repair: bool) -> Result<(VeHandle, bool), Failure<SimfsExit>> {
-    match VeHandle::open(paths, ve) {
+    match readable(paths, ve) {
         Err(VeError::Store {
             error: EngineError::Store(error),
         }) if repair && error.is_damage() => {
@@ -49,6 +49,15 @@ fn open(paths: &Paths, ve: VeId, repair: bool) -> Result<(VeHandle, bool), Failu
         }
         opened => Ok((opened.map_err(unchecked)?, false)),
     }
+}
+
+/// The VE's accounts, each of which can be read.
+fn readable(paths: &Paths, ve: VeId) -> Result<VeHandle, VeError> {
+    let handle = VeHandle::open(paths, ve)?;
+    if let VeHandle::Stored(engine) = &handle {
+        let _all = engine.tally().map_err(|error| VeError::Store { error })?;
+    }
+    Ok(handle)
 }
 
 /// Saves what is readable of a damaged store, and says what was lost.

@@ -1,15 +1,6 @@
 //! A process that is killed, and a host that loses power, at any moment: every acknowledged commit is found, and none
 //! is torn.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test states what it expects"
-)]
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -18,20 +9,20 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quota::store::record::{self, AccountRecord, key};
-use quota::store::sled::SledStore;
-use quota::store::{Batch, Store as _};
-use quota::{Bytes, Inodes, QuotaType, Subject, Uid, Usage, VeId};
+use quota::store::{Batch, DiskStore, Store as _};
+use quota::{Bytes, Inodes, QuotaType, Subject, Usage};
 use tempfile::TempDir;
 
-const VE: VeId = VeId::new(101);
+use crate::sample::{VE, can_run_as_root, open, put_account, read_account, run_apart, user};
+
 /// Names the store's directory to the child.
 const DIR: &str = "SIMFS_TEST_STORE";
 /// Names the directory of image and mount point to the test that cuts the power.
 const CUT_DIR: &str = "SIMFS_TEST_CUT";
-/// How often the child is killed.
-const KILLS: u64 = 30;
-/// How often the power is cut.
-const CUTS: u64 = 12;
+/// Names the file system to it.
+const CUT_TYPE: &str = "SIMFS_TEST_CUT_TYPE";
+/// Rounds of kills, and of power cuts on each file system, unless this variable names another number.
+const ROUNDS: (&str, u64) = ("SIMFS_STORE_ROUNDS", 12);
 /// Space that moves between the users, never lost.
 const SUM: u64 = 1 << 40;
 /// Users that share the sum.
@@ -40,19 +31,15 @@ const USERS: u32 = 8;
 const GROUPS: u32 = 1500;
 
 fn put(batch: &mut Batch, subject: Subject, space: u64, inodes: u64) {
-    let key = key::account(subject);
     let usage = Usage::new(Bytes::new(space), Inodes::new(inodes));
-    let value = record::encode(
-        &key,
-        &AccountRecord {
-            usage,
-            ..AccountRecord::default()
-        },
-    );
-    batch.put(key, value);
+    let account = AccountRecord {
+        usage,
+        ..AccountRecord::default()
+    };
+    put_account(batch, subject, &account);
 }
 
-fn usages(store: &SledStore, kind: QuotaType) -> Vec<Usage> {
+fn usages(store: &DiskStore, kind: QuotaType) -> Vec<Usage> {
     let found = store.scan(key::prefix(kind), b"", usize::MAX).unwrap();
     let usage = |(key, value): (Vec<u8>, Vec<u8>)| {
         record::decode::<AccountRecord>(&key, &value).unwrap().usage
@@ -60,20 +47,13 @@ fn usages(store: &SledStore, kind: QuotaType) -> Vec<Usage> {
     found.into_iter().map(usage).collect()
 }
 
-fn sequence(store: &SledStore) -> u64 {
-    let key = key::account(Subject::Ve);
-    store.get(&key).unwrap().map_or(0, |value| {
-        record::decode::<AccountRecord>(&key, &value)
-            .unwrap()
-            .usage
-            .inodes
-            .get()
-    })
+fn sequence(store: &DiskStore) -> u64 {
+    read_account(store, Subject::Ve).map_or(0, |account| account.usage.inodes.get())
 }
 
 /// Checks the invariants of the store, and says which commit was the last.
 fn check(dir: &Path) -> u64 {
-    let store = SledStore::open(dir, VE).unwrap();
+    let store = open(dir);
     let sequence = sequence(&store);
     let users = usages(&store, QuotaType::User);
     let sum: u64 = users.iter().map(|usage| usage.space.get()).sum();
@@ -99,20 +79,20 @@ fn child() {
     let Some(dir) = std::env::var_os(DIR) else {
         return;
     };
-    let store = SledStore::open(Path::new(&dir), VE).unwrap();
+    let store = open(Path::new(&dir));
     let mut number = sequence(&store);
     loop {
         number += 1;
         let mut batch = Batch::new();
         put(&mut batch, Subject::Ve, 0, number);
         let part = number % 1000;
-        for user in 0..USERS {
-            let space = if user == 0 {
+        for id in 0..USERS {
+            let space = if id == 0 {
                 SUM - part * u64::from(USERS - 1)
             } else {
                 part
             };
-            put(&mut batch, Subject::User(Uid::new(user)), space, number);
+            put(&mut batch, user(id), space, number);
         }
         if number.is_multiple_of(16) {
             for group in 0..GROUPS {
@@ -134,7 +114,7 @@ struct Running {
 impl Running {
     fn start(dir: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored", "--nocapture"])
+            .args(["--exact", "crash::child", "--ignored", "--nocapture"])
             .env(DIR, dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -159,10 +139,13 @@ impl Running {
 }
 
 /// Lets the child work for a random while in each round and stops it; checks what is found each time.
-fn rounds(count: u64, dir: &Path, stop: impl Fn(Running) -> u64) {
+fn rounds(dir: &Path, stop: impl Fn(Running) -> u64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let mut random = u64::from(now.subsec_nanos());
     let mut last = 0;
+    let (variable, usual) = ROUNDS;
+    let given = std::env::var(variable).ok();
+    let count = given.map_or(usual, |count| count.parse().expect(variable));
     for round in 0..count {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -183,8 +166,8 @@ fn rounds(count: u64, dir: &Path, stop: impl Fn(Running) -> u64) {
 #[test]
 fn every_acknowledged_commit_survives_a_kill_whole() {
     let dir = TempDir::new().unwrap();
-    drop(SledStore::create(dir.path(), VE).unwrap());
-    rounds(KILLS, dir.path(), Running::kill);
+    drop(DiskStore::create(dir.path(), VE).unwrap());
+    rounds(dir.path(), Running::kill);
 }
 
 fn run(command: &[&str]) {
@@ -210,13 +193,14 @@ fn cut() {
     let (image, mountpoint) = (dir.join("image"), dir.join("mnt"));
     let (image, mountpoint) = (image.to_str().unwrap(), mountpoint.to_str().unwrap());
     fs::create_dir(mountpoint).unwrap();
-    run(&["truncate", "-s", "64M", image]);
-    run(&["mkfs.ext4", "-q", image]);
+    let kind = std::env::var(CUT_TYPE).unwrap();
+    run(&["truncate", "-s", "320M", image]);
+    run(&[&format!("mkfs.{kind}"), "-q", image]);
     run(&["mount", "-o", "loop", image, mountpoint]);
     let store = Path::new(mountpoint).join("store");
     // Made just before the first cut, so that its files are as new as can be.
-    drop(SledStore::create(&store, VE).unwrap());
-    rounds(CUTS, &store, |running| {
+    drop(DiskStore::create(&store, VE).unwrap());
+    rounds(&store, |running| {
         // What is not on the disk now is lost, the journal of the file system too.
         run(&["xfs_io", "-x", "-c", "shutdown", mountpoint]);
         let acknowledged = running.kill();
@@ -226,30 +210,22 @@ fn cut() {
     });
 }
 
-// S52: what was acknowledged is there after a power cut.
-#[test]
-fn every_acknowledged_commit_survives_a_power_cut_whole() {
-    let able = rustix::process::geteuid().is_root() && Command::new("xfs_io").output().is_ok();
-    if !able {
-        assert!(
-            std::env::var_os("SIMFS_STRICT").is_none(),
-            "needs root and xfs_io"
-        );
-        println!("skipped: needs root and xfs_io");
+fn cut_power_of(kind: &str) {
+    if !can_run_as_root(&["unshare", "xfs_io", &format!("mkfs.{kind}")]) {
         return;
     }
     let dir = TempDir::new().unwrap();
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "cut", "--ignored", "--nocapture"])
-        .env(CUT_DIR, dir.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{errors}"
-    );
+    let env = [(CUT_DIR, dir.path()), (CUT_TYPE, Path::new(kind))];
+    run_apart("crash::cut", "", &env);
+}
+
+// S52: what was acknowledged is there after a power cut.
+#[test]
+fn every_acknowledged_commit_survives_a_power_cut_on_ext4() {
+    cut_power_of("ext4");
+}
+
+#[test]
+fn every_acknowledged_commit_survives_a_power_cut_on_xfs() {
+    cut_power_of("xfs");
 }

@@ -1,56 +1,39 @@
 //! A file system without room: a clear error, nothing durable lost, and work goes on when there is room again.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test states what it expects"
-)]
-
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quota::VeId;
 use quota::store::copy::LimitsCopy;
-use quota::store::record::{self, InfoRecord, key};
-use quota::store::sled::SledStore;
-use quota::store::{Batch, Store, StoreError};
-use quota::{GracePeriods, Timestamp};
+use quota::store::record::InfoRecord;
+use quota::store::{Batch, DiskStore, Store as _, StoreError};
 use tempfile::TempDir;
 
-const VE: VeId = VeId::new(101);
+use crate::sample::{
+    self, VE, account, can_run_as_root, open, put_account, put_info, read_info, run_apart, user,
+};
+
 /// Names the small file system to the child.
 const DIR: &str = "SIMFS_TEST_FULL";
 
+/// Settings of some length.
 fn info(epoch: u64) -> InfoRecord {
     InfoRecord {
-        ve: VE,
         private: "p".repeat(4000),
-        grace: [GracePeriods::default(); 3],
-        enforced: [true; 3],
-        ugid_limit: 0,
-        epoch,
-        created: Timestamp::new(1),
+        ..sample::info(epoch)
     }
 }
 
-fn commit(store: &SledStore, epoch: u64) -> Result<(), StoreError> {
-    let key = key::info();
+fn commit(store: &DiskStore, epoch: u64) -> Result<(), StoreError> {
     let mut batch = Batch::new();
-    let value = record::encode(&key, &info(epoch));
-    batch.put(key, value);
+    put_info(&mut batch, &info(epoch));
+    // Each commit needs more room than the one before.
+    let first = u32::try_from(epoch * 500).unwrap();
+    for id in first..first + 500 {
+        put_account(&mut batch, user(id), &account(id));
+    }
     store.commit(&batch)
-}
-
-fn epoch(store: &SledStore) -> Result<u64, StoreError> {
-    let key = key::info();
-    let value = store.get(&key)?.unwrap();
-    Ok(record::decode::<InfoRecord>(&key, &value).unwrap().epoch)
 }
 
 fn fill(path: &Path) {
@@ -69,7 +52,7 @@ fn child() {
         return;
     };
     let dir = Path::new(&dir);
-    let store = SledStore::create(&dir.join("store"), VE).unwrap();
+    let store = DiskStore::create(&dir.join("store"), VE).unwrap();
     commit(&store, 1).unwrap();
     store.write_copy(&LimitsCopy::new(&info(1), [])).unwrap();
     fill(&dir.join("filler"));
@@ -101,8 +84,8 @@ fn child() {
     fs::remove_file(dir.join("filler")).unwrap();
     let started = Instant::now();
     let found = loop {
-        match epoch(&store) {
-            Ok(found) => break found,
+        match read_info(&store) {
+            Ok(found) => break found.epoch,
             Err(StoreError::Poisoned { retry_ms, .. }) => {
                 thread::sleep(Duration::from_millis(retry_ms + 1));
             }
@@ -116,8 +99,8 @@ fn child() {
     );
     commit(&store, 7000).unwrap();
     drop(store);
-    let store = SledStore::open(&dir.join("store"), VE).unwrap();
-    assert_eq!(epoch(&store).unwrap(), 7000);
+    let store = open(&dir.join("store"));
+    assert_eq!(read_info(&store).unwrap().epoch, 7000);
     assert_eq!(
         LimitsCopy::read(&dir.join("store"))
             .unwrap()
@@ -129,26 +112,10 @@ fn child() {
 
 #[test]
 fn a_full_file_system_is_an_error_that_ends_by_itself() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(
-            std::env::var_os("SIMFS_STRICT").is_none(),
-            "needs root to mount"
-        );
-        println!("skipped: needs root to mount a small file system");
+    if !can_run_as_root(&["unshare"]) {
         return;
     }
     let dir = TempDir::new().unwrap();
-    // The mount ends with the namespace, that is with the child.
-    let script = r#"mount -t tmpfs -o size=4m none "$SIMFS_TEST_FULL" && exec "$0" "$@""#;
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture"])
-        .env(DIR, dir.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}{errors}");
-    assert!(text.contains("1 passed"), "{text}{errors}");
+    let script = r#"mount -t tmpfs -o size=4m none "$SIMFS_TEST_FULL" &&"#;
+    run_apart("full::child", script, &[(DIR, dir.path())]);
 }

@@ -1,14 +1,5 @@
 //! What the store's bytes mean survives a round trip, and no bytes can hurt the reader.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test states what it expects"
-)]
-
 use proptest::prelude::*;
 use quota::store::record::{self, AccountRecord, InfoRecord, RecordError, SchemaRecord, key};
 use quota::{

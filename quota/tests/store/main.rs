@@ -1,0 +1,17 @@
+//! The store on disk, whatever happens to it: kills, power cuts, damage, full file systems.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test states what it expects"
+)]
+
+mod crash;
+mod damage;
+mod disk;
+mod full;
+mod record;
+mod sample;
