@@ -2,6 +2,7 @@
 
 mod beancounters;
 mod boot;
+mod user_namespace;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +21,11 @@ const TEMPLATE: &str = "debian";
 impl Host {
     /// `None` after a skip. The template is a directory, as `vzpkg` keeps them for cloning.
     fn new(runtime: &'static str) -> Option<Self> {
+        Self::with(runtime, rootfs::unpack_into)
+    }
+
+    /// The same with another template.
+    fn with(runtime: &'static str, unpack: impl Fn(&Path) -> bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             require::skip("needs root");
             return None;
@@ -34,7 +40,10 @@ impl Host {
             .expect("directory");
         let template = base.path().join("vz/template/cache").join(TEMPLATE);
         std::fs::create_dir_all(&template).expect("template");
-        rootfs::unpack_into(&template).then_some(Self { base, runtime })
+        // The root of a VE with a user namespace is nobody on the way to its directory.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(base.path(), open).expect("chmod");
+        unpack(&template).then_some(Self { base, runtime })
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -48,8 +48,16 @@ pub struct Caller {
     pub pid: u32,
 }
 
+impl Caller {
+    /// Whether the request names its user: on a mount whose ids may be mapped, only one that makes a file does.
+    pub const fn is_named(self) -> bool {
+        self.uid != u32::MAX
+    }
+}
+
 /// Files with space behind their end that a recount has looked at again, at most.
 const TAILS_OF_A_RECOUNT: usize = 65_536;
+
 /// How long a refusal waits for a last close that is under way.
 const LAST_CLOSE_PATIENCE: Duration = Duration::from_millis(1);
 

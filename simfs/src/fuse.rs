@@ -62,6 +62,8 @@ thread_local! {
 pub struct Negotiation {
     /// Ask for passthrough; what came of it is told to `Fs`.
     pub passthrough: bool,
+    /// The mount may be shown with ids mapped: the ids on the disk are then those of the VE's user namespace.
+    pub own_ids: bool,
 }
 
 /// Serves [`Fs`] to the kernel.

@@ -15,6 +15,7 @@ pub mod fs;
 pub mod fuse;
 pub mod handle;
 pub mod housekeeper;
+pub mod idmap;
 pub mod keeper;
 pub mod mount;
 pub mod node;

@@ -19,7 +19,7 @@ pub const FS_TYPE: &str = "fuse.simfs";
 pub const DEFAULT_SOURCE: &str = "/dev/simfs";
 
 /// Every option that has an effect, and what it does.
-pub const OPTIONS: [(&str, &str); 15] = [
+pub const OPTIONS: [(&str, &str); 16] = [
     ("ro", "nothing can be changed through the mount"),
     ("rw", "the contrary; the default"),
     ("dev", "device nodes can be opened; the default"),
@@ -49,6 +49,11 @@ pub const OPTIONS: [(&str, &str); 15] = [
     (
         "quotaadmin=root|strict",
         "who administers users' and groups' quota in the VE: its root, or who has CAP_SYS_ADMIN in its user namespace",
+    ),
+    (
+        "idmap",
+        "the ids on the disk are those of the VE's user namespace: the VE is given a clone of the mount whose ids are \
+         mapped (Linux 6.12)",
     ),
 ];
 
@@ -90,6 +95,8 @@ pub struct MountOptions {
     pub passthrough: bool,
     /// Who administers the second level from inside the VE.
     pub quota_admin: AdminPolicy,
+    /// The ids on the disk are those of the VE's user namespace, which sees a clone of the mount with mapped ids.
+    pub own_ids: bool,
 }
 
 impl Default for MountOptions {
@@ -103,6 +110,7 @@ impl Default for MountOptions {
             source: DEFAULT_SOURCE.to_owned(),
             passthrough: true,
             quota_admin: AdminPolicy::RootOfVe,
+            own_ids: false,
         }
     }
 }
@@ -145,6 +153,7 @@ impl MountOptions {
 
     fn apply(&mut self, option: &str) -> Result<(), MountOptionError> {
         match option {
+            "idmap" => self.own_ids = true,
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
             "dev" => self.devices = true,

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use quota::Gid;
 use rustix::thread::CapabilitySet;
 
+use crate::quotactl::id_map::IdMap;
 use crate::sys::process::{CallerLook, UserNamespace};
 
 /// Looks callers up in /proc.
@@ -16,21 +17,24 @@ use crate::sys::process::{CallerLook, UserNamespace};
 pub struct Privileges {
     processes: CallerLook,
     host: UserNamespace,
+    /// Ids on the disk are those of the VE's user namespace, not the host's.
+    own_ids: bool,
     /// A leaf lock.
     ve: Mutex<Option<UserNamespace>>,
 }
 
 impl Privileges {
-    /// Opens /proc.
+    /// Opens /proc. `own_ids`: the ids on the disk are those of the VE's user namespace, not the host's.
     ///
     /// # Errors
     /// Where /proc cannot be opened.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(own_ids: bool) -> io::Result<Self> {
         let processes = CallerLook::open()?;
         let host = processes.user_namespace(std::process::id())?;
         Ok(Self {
             processes,
             host,
+            own_ids,
             ve: Mutex::new(None),
         })
     }
@@ -59,10 +63,24 @@ impl Privileges {
     /// CAP_FSETID, or membership in the group.
     pub fn may_keep_setgid(&self, pid: u32, group: Gid) -> bool {
         self.may_keep_setid(pid)
-            || self
-                .processes
-                .supplementary_groups(pid)
-                .is_ok_and(|groups| groups.contains(&group))
+            || self.processes.groups(pid).is_ok_and(|groups| {
+                groups
+                    .iter()
+                    .any(|held| self.on_disk(pid, *held) == Some(group))
+            })
+    }
+
+    /// The number that a group of a caller has on the disk; `None` if it has none there.
+    fn on_disk(&self, pid: u32, group: Gid) -> Option<Gid> {
+        let namespace = self.processes.user_namespace(pid).ok()?;
+        if !self.own_ids || namespace == self.host {
+            return Some(group);
+        }
+        if *self.ve.lock() != Some(namespace) {
+            return None;
+        }
+        let map = IdMap::parse(&self.processes.gid_map(pid).ok()?).ok()?;
+        map.to_inside(group.get()).map(Gid::new)
     }
 
     fn has(&self, pid: u32, capability: CapabilitySet) -> bool {

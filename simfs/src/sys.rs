@@ -33,4 +33,5 @@ pub mod seccomp;
 pub mod shared_map;
 pub mod stat;
 pub mod task;
+pub mod user_namespace;
 pub mod xattr;

@@ -302,7 +302,8 @@ fn serve(
     let recovered = begin_service(config, &engine, &area, &journal)?;
     count_if_new(&engine, &area)?;
     let housekeeper = Arc::new(Housekeeper::default());
-    let privileges = Arc::new(Privileges::new().map_err(StartError::step("/proc"))?);
+    let privileges =
+        Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
     let fs = Arc::new(assemble(config, &engine, &area, &housekeeper, &privileges)?);
     fs.resume(recovered.touched);
     let link = Arc::new(link);
@@ -312,6 +313,7 @@ fn serve(
     )))?;
     let negotiation = Negotiation {
         passthrough: config.options.passthrough,
+        own_ids: config.options.own_ids,
     };
     let connection = Connection::open(device, fs.clone(), negotiation, WORKERS)
         .map_err(StartError::step("the kernel refused the connection"))?;
@@ -467,6 +469,7 @@ fn serve_quotactl(
         socket_path: config.run_dir.join(quotactl::SOCKET_NAME),
         device,
         policy: config.options.quota_admin,
+        own_ids: config.options.own_ids,
     };
     let learn = move |pid| privileges.learn_ve(pid);
     let whole = area

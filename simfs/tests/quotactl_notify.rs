@@ -95,6 +95,7 @@ impl Bench {
             socket_path: self.socket(),
             device,
             policy,
+            own_ids: false,
         };
         self.service = Some(
             QuotactlService::start(config, Arc::new(self.engine.clone()), drop, sync).unwrap(),
@@ -388,6 +389,7 @@ fn the_socket_is_for_root_and_replaces_a_stale_one() {
         socket_path: bench.socket(),
         device: (0, 0),
         policy: AdminPolicy::RootOfVe,
+        own_ids: false,
     };
     assert!(
         QuotactlService::start(config, Arc::new(bench.engine.clone()), drop, || Ok(())).is_err()

@@ -74,6 +74,7 @@ impl Host {
             socket_path,
             device: DEVICE,
             policy: AdminPolicy::RootOfVe,
+            own_ids: false,
         };
         let service = QuotactlService::start(config, level.clone(), drop, || Ok(())).unwrap();
         Self {

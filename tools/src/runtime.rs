@@ -104,18 +104,16 @@ pub struct Runtime {
     kind: Kind,
     id: String,
     root: PathBuf,
-    /// Where the VE is mounted, as the mount table shows it.
-    mount: String,
     groups: ResourceGroups,
 }
 
 /// Whose resources the runtime's process uses, and those that it starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Place<'a> {
     Host,
     Ve,
-    /// The VE's, and its root is needed.
-    Start,
+    /// The VE's, and its root, mounted here, is needed.
+    Start(&'a Path),
 }
 
 #[derive(Deserialize)]
@@ -145,10 +143,6 @@ impl Runtime {
             kind,
             id: ve.to_string(),
             root: paths.instance_dir(ve).join("containers"),
-            mount: paths
-                .root(ve)
-                .map(|root| escaped(&root))
-                .unwrap_or_default(),
             groups: ResourceGroups::of(paths, ve),
         })
     }
@@ -168,16 +162,16 @@ impl Runtime {
         self.kind == Kind::Crun && self.groups.layout() == Layout::Hybrid
     }
 
-    /// Starts the container of a bundle in the background; its output goes to the console file.
+    /// Starts the container of a bundle in the background, rooted at a mount; its output goes to the console file.
     ///
     /// # Errors
     /// What the runtime says; nothing is left of the container then.
-    pub fn run(&self, bundle: &Path, console: &Path) -> Result<(), RuntimeError> {
+    pub fn run(&self, bundle: &Path, root: &Path, console: &Path) -> Result<(), RuntimeError> {
         let failed = |error| self.cannot_start(error);
         let output = fs::File::create(console).map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let status = self
-            .command(Place::Start)
+            .command(Place::Start(root))
             .args(["run", "--detach", "--bundle"])
             .arg(bundle)
             .arg(&self.id)
@@ -264,16 +258,16 @@ impl Runtime {
     }
 
     /// The runtime's command line so far, see [`WRAPPER`].
-    fn command(&self, place: Place) -> Command {
+    fn command(&self, place: Place<'_>) -> Command {
         if !self.is_kept_from_first_generation() {
             let mut command = Command::new(self.kind.name());
             command.arg("--root").arg(&self.root);
             return command;
         }
         let (members, keep) = match place {
-            Place::Start => (self.groups.first_generation_members(), self.mount.as_str()),
-            Place::Ve => (self.groups.first_generation_members(), ""),
-            Place::Host => (Vec::new(), ""),
+            Place::Start(root) => (self.groups.first_generation_members(), escaped(root)),
+            Place::Ve => (self.groups.first_generation_members(), String::new()),
+            Place::Host => (Vec::new(), String::new()),
         };
         let groups: Vec<String> = members
             .iter()
@@ -290,7 +284,7 @@ impl Runtime {
                 WRAPPER,
                 "sh",
             ])
-            .args([&groups.join(":"), keep, self.kind.name(), "--root"])
+            .args([&groups.join(":"), &keep, self.kind.name(), "--root"])
             .arg(&self.root);
         command
     }

@@ -115,6 +115,8 @@ pub const SETTINGS: &[Setting] = &[
     plain("searchdomain", "SEARCHDOMAIN", "NAME", Guest, domains, "DNS search domain; may be repeated"),
     plain("devnodes", "DEVNODES", "NAME:rwmq", Start, devnodes, "A device of the host to give to the VE; may be repeated"),
     plain("capability", "CAPABILITY", "NAME:on|off", Start, capabilities, "A capability to give or take; may be repeated"),
+    plain("local_uid", "LOCAL_UID", "UID", Start, first_id, "First user id on the host of a user namespace of the VE's own; 0: none"),
+    plain("local_gid", "LOCAL_GID", "GID", Start, first_id, "First group id of the same (default: the number of local_uid)"),
     plain("onboot", "ONBOOT", "yes|no", Host, yes_no, "Whether to start it when the host boots"),
     plain("bootorder", "BOOTORDER", "N", Host, number, "VEs with larger numbers start earlier"),
     plain("name", "NAME", "NAME", Host, name, "A name to use for the number"),
@@ -194,6 +196,22 @@ fn ranged(
         Ok(number.to_string())
     } else {
         Err(wrong(value, wanted))
+    }
+}
+
+/// How many ids a VE's user namespace has.
+pub const IDS: u32 = 65_536;
+
+/// The first id of a range on the host: none, or one that leaves the host's own users alone.
+fn first_id(value: &str) -> Result<String, ValueError> {
+    const WANTED: &str =
+        "the first of 65536 ids: give 0 for no user namespace, or 65536 to 4294901759";
+    let first = whole(value, WANTED)?;
+    let last = u64::from(u32::MAX - IDS);
+    if first == 0 || (u64::from(IDS)..=last).contains(&first) {
+        Ok(first.to_string())
+    } else {
+        Err(wrong(value, WANTED))
     }
 }
 
@@ -416,6 +434,11 @@ mod tests {
             ("capability", "sys_time:on", Some("sys_time:on")),
             ("capability", "sys_time", None),
             ("onboot", "maybe", None),
+            ("local_uid", "100000", Some("100000")),
+            ("local_uid", "0", Some("0")),
+            ("local_uid", "1000", None),
+            ("local_uid", "4294901759", Some("4294901759")),
+            ("local_uid", "4294901760", None),
             ("name", "web", Some("web")),
             ("name", "../x", None),
             ("name", "17", None),

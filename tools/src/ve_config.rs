@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use quota::VeId;
+use simfs::sys::user_namespace::IdRange;
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
@@ -114,6 +115,17 @@ impl VeConfig {
         let value = self.get(key)?;
         let (soft, hard) = value.split_once(':')?;
         Some((soft.parse().ok(), hard.parse().ok()))
+    }
+
+    /// The ids of the VE's user namespace, if it has one of its own.
+    pub fn id_range(&self) -> Option<IdRange> {
+        let first = |key| u32::try_from(self.number(key)?).ok();
+        let uid = first("LOCAL_UID").filter(|first| *first > 0)?;
+        Some(IdRange {
+            uid,
+            gid: first("LOCAL_GID").filter(|first| *first > 0).unwrap_or(uid),
+            count: setting::IDS,
+        })
     }
 
     /// Whether a switch is on.

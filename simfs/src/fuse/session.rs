@@ -54,6 +54,14 @@ pub(super) fn negotiate(config: &mut KernelConfig, wanted: Negotiation, fs: &Fs)
         );
     }
     fs.set_passthrough(passthrough);
+    // From then on only requests that make files name their caller, by the ids that are right on the disk.
+    if wanted.own_ids
+        && config
+            .add_capabilities(InitFlags::FUSE_ALLOW_IDMAP)
+            .is_err()
+    {
+        tracing::warn!("the kernel cannot map the ids of a FUSE mount (Linux 6.12 and later)");
+    }
 }
 
 /// A connection whose first handshake is done.

@@ -93,6 +93,25 @@ impl Caller {
         }
     }
 
+    /// The same where the filesystem knows ids as the VE's user namespace names them. `None` for whoever has no id
+    /// there: a namespace nested below it is not looked through.
+    #[must_use]
+    pub fn with_own_ids(self, home: bool) -> Option<Self> {
+        let (uids, gids) = (self.uids, self.gids);
+        Some(Self {
+            euid: uids.to_inside(self.euid).filter(|_| home)?,
+            egid: gids.to_inside(self.egid)?,
+            groups: self
+                .groups
+                .iter()
+                .filter_map(|group| gids.to_inside(*group))
+                .collect(),
+            uids: uids.of_itself(),
+            gids: gids.of_itself(),
+            ..self
+        })
+    }
+
     /// Whether this group is one of the caller's.
     pub fn is_member(&self, gid: u32) -> bool {
         self.egid == gid || self.groups.contains(&gid)
@@ -194,6 +213,26 @@ mod tests {
                 assert_eq!(caller.is_admin, expected, "{name}, {policy:?}");
             }
         }
+    }
+
+    #[test]
+    fn own_ids_are_those_inside() {
+        let map = IdMap::parse("0 100000 65536").unwrap();
+        let credentials = Credentials {
+            euid: 100_007,
+            egid: 100_008,
+            groups: vec![100_009, 5],
+            capabilities: 0,
+        };
+        let policy = AdminPolicy::RootOfVe;
+        let caller = Caller::new(credentials, map.clone(), map, true, policy);
+        let own = caller.clone().with_own_ids(true).unwrap();
+        assert_eq!((own.euid, own.egid), (7, 8));
+        assert_eq!(own.groups, [9]);
+        assert_eq!(own.uids.to_outside(7), Some(7));
+        assert_eq!(own.uids.to_outside(65_536), None, "it has no name inside");
+        assert!(own.is_member(9) && !own.is_member(5));
+        assert_eq!(caller.with_own_ids(false), None);
     }
 
     #[test]

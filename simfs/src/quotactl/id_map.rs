@@ -58,6 +58,18 @@ impl IdMap {
         }
     }
 
+    /// The map of the same ids where they are called outside as inside.
+    #[must_use]
+    pub fn of_itself(&self) -> Self {
+        let same = |extent: &Extent| Extent {
+            outside: extent.inside,
+            ..*extent
+        };
+        Self {
+            extents: self.extents.iter().map(same).collect(),
+        }
+    }
+
     /// Reads the text of `/proc/PID/uid_map`.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub struct QuotactlConfig {
     pub device: DeviceNumber,
     /// Who administers the second level from inside.
     pub policy: AdminPolicy,
+    /// Whether the ids on the disk are those of the VE's user namespace, not the host's.
+    pub own_ids: bool,
 }
 
 /// A listener as handed from one daemon to the next.
@@ -107,6 +109,7 @@ impl QuotactlService {
             socket_path,
             device,
             policy,
+            own_ids,
         } = config;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
@@ -116,6 +119,7 @@ impl QuotactlService {
                 proc,
                 device,
                 policy,
+                own_ids,
                 level,
                 sync_backing: Box::new(sync_backing),
             },

@@ -41,6 +41,8 @@ pub struct Server {
     pub device: DeviceNumber,
     /// Who administers.
     pub policy: AdminPolicy,
+    /// Whether the ids on the disk are those of the VE's user namespace, not the host's.
+    pub own_ids: bool,
     /// Its users' and groups' quota.
     pub level: Arc<dyn SecondLevel>,
     /// What syncfs(2) on the mount has to do beyond what the kernel does.
@@ -159,13 +161,11 @@ impl Visit<'_> {
         let namespace = self.task.user_namespace().map_err(unreadable)?;
         let home = is_home(self.listener.home, namespace);
         let (uids, gids) = (map("uid_map")?, map("gid_map")?);
-        Ok(Caller::new(
-            credentials,
-            uids,
-            gids,
-            home,
-            self.server.policy,
-        ))
+        let caller = Caller::new(credentials, uids, gids, home, self.server.policy);
+        if self.server.own_ids {
+            return caller.with_own_ids(home).ok_or(Refusal::Fault);
+        }
+        Ok(caller)
     }
 
     /// The path at an address, without its closing zero.

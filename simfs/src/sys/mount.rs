@@ -4,7 +4,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -43,25 +43,48 @@ pub fn set_private(mount: impl AsFd, atime: AtimePolicy) -> io::Result<()> {
         AtimePolicy::Relatime => Some(libc::MOUNT_ATTR_RELATIME),
         AtimePolicy::Strictatime => Some(libc::MOUNT_ATTR_STRICTATIME),
     };
-    let attributes = libc::mount_attr {
-        attr_set: set.unwrap_or(0),
-        // mount_setattr(2): the policy is an enumeration, all of it must be cleared to set one.
-        attr_clr: if set.is_some() {
-            libc::MOUNT_ATTR__ATIME
-        } else {
-            0
+    set_attributes(
+        mount.as_fd(),
+        &libc::mount_attr {
+            attr_set: set.unwrap_or(0),
+            // mount_setattr(2): the policy is an enumeration, all of it must be cleared to set one.
+            attr_clr: if set.is_some() {
+                libc::MOUNT_ATTR__ATIME
+            } else {
+                0
+            },
+            propagation: libc::MS_PRIVATE,
+            userns_fd: 0,
         },
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    )
+}
+
+/// Shows a detached mount's ids as those of a user namespace: id 7 of the file system is then what 7 inside the namespace is
+/// outside, and the other way round.
+///
+/// `EINVAL` where the file system does not let its ids be mapped, or the mount is attached already.
+pub fn map_ids(mount: impl AsFd, user_namespace: impl AsFd) -> io::Result<()> {
+    let number = user_namespace.as_fd().as_raw_fd();
+    set_attributes(
+        mount.as_fd(),
+        &libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: libc::MS_PRIVATE,
+            userns_fd: u64::from(number.unsigned_abs()),
+        },
+    )
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: the path is a literal with its zero byte; the kernel reads one `struct mount_attr` of the size given.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

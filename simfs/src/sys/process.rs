@@ -51,13 +51,21 @@ impl CallerLook {
                 .is_ok_and(|namespace| namespace == self.own_namespace)
     }
 
-    /// The supplementary groups of a thread.
-    pub fn supplementary_groups(&self, pid: u32) -> io::Result<Vec<Gid>> {
+    /// All groups of a thread, the one it makes files with first. Numbers are those of the host.
+    pub fn groups(&self, pid: u32) -> io::Result<Vec<Gid>> {
         let status = self.status(pid)?;
-        let line = field(&status, "Groups:")?;
-        line.split_whitespace()
+        // Real, effective, saved, filesystem.
+        let own = field(&status, "Gid:")?.split_whitespace().nth(3);
+        let others = field(&status, "Groups:")?.split_whitespace();
+        own.into_iter()
+            .chain(others)
             .map(|group| group.parse().map(Gid::new).map_err(|_| malformed()))
             .collect()
+    }
+
+    /// How a thread's user namespace names the host's groups: the text of its `gid_map`.
+    pub fn gid_map(&self, pid: u32) -> io::Result<String> {
+        self.text(pid, "gid_map")
     }
 
     /// The effective capabilities of a thread, in its own user namespace.
@@ -74,7 +82,11 @@ impl CallerLook {
     }
 
     fn status(&self, pid: u32) -> io::Result<String> {
-        let path = format!("{}/status", visible(pid)?);
+        self.text(pid, "status")
+    }
+
+    fn text(&self, pid: u32, name: &str) -> io::Result<String> {
+        let path = format!("{}/{name}", visible(pid)?);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = std::fs::File::from(rustix::fs::openat(
             &self.proc_dir,
@@ -141,9 +153,9 @@ mod tests {
                 creds::prepare_thread().unwrap();
                 let own = own_thread();
                 let caller = Identity::assume_with_groups(0, 0, &groups, 0).unwrap();
-                assert_eq!(look.supplementary_groups(own).unwrap(), groups);
+                assert_eq!(look.groups(own).unwrap().get(1..).unwrap(), groups);
                 drop(caller);
-                assert_eq!(look.supplementary_groups(own).unwrap(), []);
+                assert_eq!(look.groups(own).unwrap().len(), 1);
                 let mut sets = rustix::thread::capabilities(None).unwrap();
                 assert_eq!(look.effective_capabilities(own).unwrap(), sets.effective);
                 let had = sets.effective.contains(CapabilitySet::SYS_RESOURCE);
@@ -189,7 +201,7 @@ mod tests {
         child.wait().unwrap();
         let look = CallerLook::open().unwrap();
         for pid in [child.id(), 0, u32::MAX] {
-            assert!(look.supplementary_groups(pid).is_err());
+            assert!(look.groups(pid).is_err());
             assert!(look.effective_capabilities(pid).is_err());
             assert!(look.user_namespace(pid).is_err());
             assert!(!look.has_sys_resource(pid));

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     Ubc(UbcArgs),
     /// Serves the beancounters file of a VE that starts.
     #[command(hide = true)]
-    ServeUbc(VeArgs),
+    ServeUbc(ServeUbcArgs),
     /// Enforce disk limits.
     Quotaon(VeArgs),
     /// Stop enforcing disk limits.
@@ -91,7 +91,6 @@ impl Command {
             | Self::Mount(args)
             | Self::Umount(args)
             | Self::Status(args)
-            | Self::ServeUbc(args)
             | Self::Quotaon(args)
             | Self::Quotaoff(args)
             | Self::Quotainit(args) => &args.veid,
@@ -101,6 +100,7 @@ impl Command {
             Self::Exec(args) | Self::Exec2(args) => &args.veid,
             Self::Enter(args) => &args.veid,
             Self::Runscript(args) => &args.veid,
+            Self::ServeUbc(args) => &args.veid,
         })
     }
 }
@@ -231,6 +231,17 @@ pub(crate) struct UbcArgs {
     /// The VE's number or name.
     #[arg(allow_negative_numbers = true)]
     pub(crate) veid: Option<String>,
+}
+
+/// `serve-ubc`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeUbcArgs {
+    /// The VE's number.
+    pub(crate) veid: String,
+    /// Owner of the file.
+    pub(crate) uid: u32,
+    /// Its group.
+    pub(crate) gid: u32,
 }
 
 /// `runscript`.

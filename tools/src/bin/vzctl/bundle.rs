@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
+use simfs::sys::user_namespace::IdRange;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::runtime::{Kind, Runtime};
 use simfs_tools::ve_config::VeConfig;
@@ -63,16 +64,24 @@ const READ_ONLY: [&str; 5] = [
 /// The search path of a VE's programs.
 pub(crate) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a start has made ready.
+pub(crate) struct Parts<'a> {
+    /// The first program.
+    pub(crate) command: &'a [String],
+    /// The VE's root directory, as it is to see it.
+    pub(crate) root: &'a Path,
+    /// The file of beancounters.
+    pub(crate) counters: &'a Path,
+}
+
 /// Writes the bundle of a mounted VE.
 pub(crate) fn write(
     context: &Context,
     config: &VeConfig,
     runtime: &Runtime,
-    command: &[String],
-    counters: &ubc::Server,
+    parts: &Parts<'_>,
     bundle: &Path,
 ) -> Fallible<()> {
-    let root = context.paths.root(context.ve).map_err(system)?;
     let (nodes, given) = given_devices(config)?;
     let access: Vec<Access> = usual_devices().into_iter().chain(given).collect();
     let capabilities = capabilities(config, &permitted());
@@ -86,7 +95,7 @@ pub(crate) fn write(
         "hostname": hostname,
         "process": {
             "user": { "uid": 0, "gid": 0 },
-            "args": command,
+            "args": parts.command,
             "env": [PATH, "HOME=/root", "container=simfs"],
             "cwd": "/",
             "capabilities": {
@@ -95,8 +104,8 @@ pub(crate) fn write(
                 "permitted": capabilities,
             },
         },
-        "root": { "path": root, "readonly": false },
-        "mounts": mounts(counters.file()),
+        "root": { "path": parts.root, "readonly": false },
+        "mounts": mounts(parts.counters),
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": runtime.groups().oci_path(),
@@ -105,10 +114,28 @@ pub(crate) fn write(
             "readonlyPaths": READ_ONLY,
         },
     });
+    let range = config.id_range();
+    if let Some(range) = range {
+        add_user_namespace(range, &mut value);
+    }
     limit_devices(runtime, &access, &mut value)?;
-    add_quota(context, runtime.kind(), &mut value)?;
+    add_quota(context, runtime.kind(), range.is_some(), &mut value)?;
     fs::create_dir_all(bundle).map_err(system)?;
     fs::write(bundle.join("config.json"), format!("{value:#}")).map_err(system)
+}
+
+/// Root of the VE is an ordinary user of the host then.
+fn add_user_namespace(range: IdRange, config: &mut Value) {
+    let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) else {
+        return;
+    };
+    if let Some(list) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
+        list.push(json!({ "type": "user" }));
+    }
+    for (key, first) in [("uidMappings", range.uid), ("gidMappings", range.gid)] {
+        let map = json!([{ "containerID": 0, "hostID": first, "size": range.count }]);
+        linux.insert(key.into(), map);
+    }
 }
 
 /// Refuses all other devices: here if the runtime does not see the host's list of devices, else by the runtime.
@@ -126,7 +153,12 @@ fn limit_devices(runtime: &Runtime, access: &[Access], config: &mut Value) -> Fa
 }
 
 /// Lets quota tools work in the VE. A VE without them starts all the same.
-fn add_quota(context: &Context, kind: Kind, config: &mut Value) -> Fallible<()> {
+fn add_quota(
+    context: &Context,
+    kind: Kind,
+    has_user_namespace: bool,
+    config: &mut Value,
+) -> Fallible<()> {
     let socket = context
         .paths
         .run_dir(context.ve)
@@ -138,6 +170,9 @@ fn add_quota(context: &Context, kind: Kind, config: &mut Value) -> Fallible<()> 
     command.args(["oci", &context.ve.to_string(), "--json"]);
     if kind == Kind::Runc {
         command.arg("--no-flags");
+    }
+    if has_user_namespace {
+        command.arg("--userns");
     }
     let text = match program::run(&mut command) {
         Ok(text) => text,

@@ -17,6 +17,7 @@ mod start;
 mod stop;
 mod template;
 mod ubc;
+mod view;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -188,7 +189,7 @@ fn dispatch(context: &Context, command: &Command) -> Fallible<Ended> {
             return exec::runscript(context, &args.script).map(Ended::With);
         }
         Command::Ubc(_) => ubc::one(context)?,
-        Command::ServeUbc(_) => ubc::serve(context)?,
+        Command::ServeUbc(args) => ubc::serve(context, args)?,
         Command::Quotaon(_) => disk::quotaon(context)?,
         Command::Quotaoff(_) => disk::quotaoff(context)?,
         Command::Quotainit(_) => disk::quotainit(context)?,

@@ -47,6 +47,9 @@ pub(crate) fn mount(context: &Context, config: &VeConfig) -> Fallible<()> {
     } else {
         command.arg("--no-quota");
     }
+    if config.id_range().is_some() {
+        command.args(["-o", "idmap"]);
+    }
     program::run(&mut command).map_err(|why| Failure::new(VzctlExit::Mount, why))?;
     scripts::run(context, Phase::Mount).inspect_err(|_| {
         if let Err(failure) = unmount(context) {

@@ -11,9 +11,11 @@ use simfs_tools::runtime::{ContainerState, Runtime};
 use simfs_tools::ve_config::VeConfig;
 
 use crate::args::StartArgs;
+use crate::bundle::Parts;
 use crate::guest::{Halt, Tree, write_files};
+use crate::view::View;
 use crate::{
-    Context, Fallible, Outcome, bundle, exec, mount, runtime_failure, scripts, system, ubc,
+    Context, Fallible, Outcome, bundle, exec, mount, runtime_failure, scripts, system, ubc, view,
 };
 
 /// A first program that has not ended after this time runs.
@@ -59,6 +61,7 @@ pub(crate) fn clear(context: &Context) -> Fallible<()> {
         runtime.delete().map_err(runtime_failure)?;
     }
     ubc::clear(&dir);
+    view::clear(&dir)?;
     fs::remove_dir_all(&dir).map_err(system)
 }
 
@@ -97,13 +100,22 @@ fn launch(
     for refused in groups.apply(config, device(context)) {
         context.warn(&refused);
     }
-    let counters = ubc::Server::start(context)?;
+    let counters = ubc::Server::start(context, config)?;
     groups.adopt_daemon(&[&daemon(context)[..], &[counters.pid()]].concat());
+    let view = View::of(context, config)?;
     let bundle = dir.join("bundle");
-    bundle::write(context, config, runtime, &program, &counters, &bundle)?;
+    let parts = Parts {
+        command: &program,
+        root: view.path(),
+        counters: counters.file(),
+    };
+    bundle::write(context, config, runtime, &parts, &bundle)?;
     let console = dir.join("console");
-    runtime.run(&bundle, &console).map_err(runtime_failure)?;
+    runtime
+        .run(&bundle, view.path(), &console)
+        .map_err(runtime_failure)?;
     counters.hand_over()?;
+    view.hand_over()?;
     must_stay(runtime, &console)?;
     if let Some(script) = scripts::inside(context, "start") {
         exec::action_script(context, runtime, &script)?;

@@ -21,9 +21,11 @@ use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::print;
 use simfs_tools::ubc::{Beancounters, listing};
+use simfs_tools::ve_config::VeConfig;
 use simfs_tools::ve_handle::VeHandle;
 use simfs_tools::ve_state::{VeState, known};
 
+use crate::args::ServeUbcArgs;
 use crate::{Context, Fallible, Outcome, system};
 
 /// Where a VE finds its file.
@@ -68,7 +70,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts it for a VE that is mounted.
-    pub(crate) fn start(context: &Context) -> Fallible<Self> {
+    pub(crate) fn start(context: &Context, config: &VeConfig) -> Fallible<Self> {
         let dir = context.paths.instance_dir(context.ve);
         let file = dir.join(FILE);
         File::create(&file).map_err(system)?;
@@ -78,6 +80,7 @@ impl Server {
             .arg("--prefix")
             .arg(context.paths.prefix())
             .args(["serve-ubc", &context.ve.to_string()])
+            .args(owner(config).map(|id| id.to_string()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -117,6 +120,13 @@ impl Server {
     }
 }
 
+/// The VE's root, as the host numbers it.
+fn owner(config: &VeConfig) -> [u32; 2] {
+    config
+        .id_range()
+        .map_or([0, 0], |range| [range.uid, range.gid])
+}
+
 /// Takes away what a start that was cut off has left mounted.
 pub(crate) fn clear(instance: &Path) {
     // Nothing mounted there is the usual case.
@@ -127,11 +137,11 @@ pub(crate) fn clear(instance: &Path) {
 const READY: &str = "ready\n";
 
 /// The server's life.
-pub(crate) fn serve(context: &Context) -> Outcome {
+pub(crate) fn serve(context: &Context, args: &ServeUbcArgs) -> Outcome {
     let dir = context.paths.instance_dir(context.ve);
     let look = Look {
         name: "beancounters",
-        owner: (0, 0),
+        owner: (args.uid, args.gid),
     };
     let text = source(context);
     let file = TextFile::mount(&dir.join(FILE), look, text).map_err(system)?;
