@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run everything and record it: setup.md, raw.csv, summary.md, plots.
     Compare(RunArgs),
+    /// Mount many VEs at once: mount times, memory, wake-ups.
+    Density(DensityArgs),
     /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
     #[command(hide = true)]
     Work(WorkArgs),
@@ -74,6 +76,23 @@ impl RunArgs {
             Scale::Full
         }
     }
+}
+
+/// `density`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DensityArgs {
+    /// How many VEs, growing.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 320, 1000])]
+    pub(crate) ves: Vec<u32>,
+    /// Programs simfs and vzquota.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the VEs are made (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where density.md is recorded.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// `work`.

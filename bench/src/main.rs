@@ -5,6 +5,7 @@
 //! out. The native file system runs twice; where its two runs differ, the row is not fit for conclusions.
 
 mod args;
+mod density;
 mod interrupt;
 mod measure;
 mod peer;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::List => report::list(),
         Command::Run(args) => session::run(&args),
         Command::Compare(args) => session::compare(&args),
+        Command::Density(args) => density::density(&args),
         Command::Work(args) => worker::work(&args),
         Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
     };

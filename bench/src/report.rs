@@ -49,6 +49,11 @@ pub(crate) fn print(plan: &Plan, outcome: &Outcome) -> Result<()> {
     Ok(())
 }
 
+/// A finished table, for the terminal.
+pub(crate) fn say(text: &str) -> Result<()> {
+    Ok(write!(std::io::stdout().lock(), "{text}")?)
+}
+
 /// `runs/DATE-HOST` beside the manifest.
 pub(crate) fn default_out() -> Result<PathBuf> {
     let top = std::env::var_os("CARGO_MANIFEST_DIR")
