@@ -20,6 +20,7 @@ mod data;
 mod differential;
 mod dir;
 mod escape;
+mod faults;
 mod grace;
 mod install;
 mod layering;

@@ -94,6 +94,9 @@ pub trait Journal: Send + Sync {
     /// The commit with this number is durable: what came before its [`Journal::rotate`] may be forgotten.
     fn committed(&self, epoch: Epoch);
 
+    /// What lies below has lost something: what is remembered does not say any more what the totals miss.
+    fn distrust(&self) {}
+
     /// Whether all that was said is remembered.
     fn is_sound(&self) -> bool {
         true

@@ -329,6 +329,12 @@ impl Accounting {
         self.apply(changes, || promise.settle(changes));
     }
 
+    /// There is something to be done at once that is no change of the totals.
+    pub fn hurry(&self) {
+        self.housekeeper.wake();
+        self.housekeeper.hurry();
+    }
+
     /// Changes the totals, and the recount that is under way with them.
     fn apply(&self, changes: &[Change], change: impl FnOnce()) {
         self.housekeeper.wake();

@@ -26,8 +26,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quota::StatfsView;
 
 use crate::accounting::{Accounting, Caller};
-use crate::error::FsResult;
+use crate::descriptors::Descriptors;
+use crate::error::{FsError, FsResult};
 use crate::handle::{Handles, OpenDir, OpenFile};
+use crate::host_faults::HostFaults;
 use crate::node::{Found, Node, NodeId, Nodes};
 use crate::private::PrivateArea;
 use crate::sys::creds::Identity;
@@ -43,6 +45,8 @@ pub const ROOT_INO: u64 = 2;
 pub struct Settings {
     /// Reads and mappings go to the backing file in the kernel.
     pub passthrough: bool,
+    /// How many descriptors the process may have.
+    pub open_files: usize,
 }
 
 /// A private area in service: the state that all operations share.
@@ -55,6 +59,8 @@ pub struct Fs {
     accounting: Accounting,
     /// Set once the kernel has agreed to it.
     passthrough: AtomicBool,
+    faults: HostFaults,
+    descriptors: Descriptors,
 }
 
 /// An inode and what it looked like when it was found.
@@ -81,12 +87,26 @@ impl Fs {
             dirs: Handles::default(),
             accounting,
             passthrough: AtomicBool::new(settings.passthrough),
+            faults: HostFaults::default(),
+            descriptors: Descriptors::new(settings.open_files),
         }
     }
 
     /// The seam to quota.
     pub fn accounting(&self) -> &Accounting {
         &self.accounting
+    }
+
+    /// What the private area failed with.
+    pub fn faults(&self) -> &HostFaults {
+        &self.faults
+    }
+
+    /// An operation of the guest ends with this error.
+    pub fn note_error(&self, error: &FsError) {
+        if self.faults.note(error) {
+            self.accounting.hurry();
+        }
     }
 
     /// The inodes that the kernel knows.
@@ -136,7 +156,13 @@ impl Fs {
         if !self.area.is_detached() {
             degraded.push("the private area's mount could not be cloned: submounts and access times are the host's".into());
         }
+        degraded.extend(self.faults.present());
         degraded
+    }
+
+    /// Before a guest opens something.
+    fn check_descriptors(&self) -> io::Result<()> {
+        self.descriptors.check(self.area.root_fd())
     }
 
     /// The connection is gone: what the guest still had open is closed.

@@ -127,8 +127,40 @@ impl Adapter {
                 let generation = Generation(entry.node.generation());
                 reply.entry_with_ttls(&ttl, &FOREVER, &attr, generation);
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
+    }
+
+    fn done(&self, result: FsResult<()>, reply: ReplyEmpty) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+
+    fn reply_xattr(
+        &self,
+        size: u32,
+        reply: ReplyXattr,
+        mut read: impl FnMut(&mut [u8]) -> FsResult<usize>,
+    ) {
+        if size == 0 {
+            let length = read(&mut []).map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+            return match length {
+                Ok(length) => reply.size(length),
+                Err(error) => reply.error(self.errno(&error)),
+            };
+        }
+        with_buffer(size.min(XATTR_MAX), |buffer| match read(buffer) {
+            Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
+            Err(error) => reply.error(self.errno(&error)),
+        });
+    }
+
+    /// What the guest sees of an error; one that is the host's to mend is noted.
+    fn errno(&self, error: &FsError) -> Errno {
+        self.fs.note_error(error);
+        errno(error)
     }
 
     /// A request has come: its worker stays near those who ask.
@@ -153,13 +185,6 @@ fn node(ino: INodeNo) -> NodeId {
 
 fn handle(fh: FileHandle) -> HandleId {
     HandleId::new(fh.0)
-}
-
-fn done(result: FsResult<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
 }
 
 /// The flags of an open reply, and the backing id where there is one.
@@ -190,20 +215,6 @@ fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
         }
         use_it(buffer.get_mut(..size).unwrap_or_default())
     })
-}
-
-fn reply_xattr(size: u32, reply: ReplyXattr, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) {
-    if size == 0 {
-        let length = read(&mut []).map(|length| u32::try_from(length).unwrap_or(u32::MAX));
-        return match length {
-            Ok(length) => reply.size(length),
-            Err(error) => reply.error(errno(&error)),
-        };
-    }
-    with_buffer(size.min(XATTR_MAX), |buffer| match read(buffer) {
-        Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
-        Err(error) => reply.error(errno(&error)),
-    });
 }
 
 impl Filesystem for Adapter {
@@ -240,7 +251,7 @@ impl Filesystem for Adapter {
                     &attributes(Fs::shown_ino(id), &stat),
                 );
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -279,7 +290,7 @@ impl Filesystem for Adapter {
                     &attributes(Fs::shown_ino(id), &stat),
                 );
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -287,7 +298,7 @@ impl Filesystem for Adapter {
         self.asked(req);
         match self.fs.readlink(node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -335,7 +346,7 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.asked(req);
-        done(
+        self.done(
             self.fs.unlink(Place {
                 parent: node(parent),
                 name,
@@ -346,7 +357,7 @@ impl Filesystem for Adapter {
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.asked(req);
-        done(
+        self.done(
             self.fs.rmdir(Place {
                 parent: node(parent),
                 name,
@@ -400,7 +411,7 @@ impl Filesystem for Adapter {
         let result = Self::prepare_worker()
             .map_err(FsError::from)
             .and_then(|()| self.fs.rename(Self::caller(req), from, to, flags));
-        done(result, reply);
+        self.done(result, reply);
     }
 
     fn link(
@@ -431,7 +442,7 @@ impl Filesystem for Adapter {
                     None => reply.opened(fh, flags),
                 }
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -447,7 +458,7 @@ impl Filesystem for Adapter {
     ) {
         self.asked(req);
         if let Err(error) = Self::prepare_worker() {
-            return reply.error(errno(&error.into()));
+            return reply.error(self.errno(&error.into()));
         }
         let place = Place {
             parent: node(parent),
@@ -469,7 +480,7 @@ impl Filesystem for Adapter {
                     None => reply.created(&FOREVER, &attr, generation, fh, flags),
                 }
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -488,7 +499,7 @@ impl Filesystem for Adapter {
         with_buffer(size, |buffer| {
             match self.fs.read(handle(fh), offset, buffer) {
                 Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
-                Err(error) => reply.error(errno(&error)),
+                Err(error) => reply.error(self.errno(&error)),
             }
         });
     }
@@ -516,7 +527,7 @@ impl Filesystem for Adapter {
         };
         match self.fs.write(Self::caller(req), handle(fh), request) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(0)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -535,12 +546,12 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        done(self.fs.release(handle(fh)), reply);
+        self.done(self.fs.release(handle(fh)), reply);
     }
 
     fn fsync(&self, req: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         self.asked(req);
-        done(self.fs.fsync(handle(fh), datasync), reply);
+        self.done(self.fs.fsync(handle(fh), datasync), reply);
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -550,7 +561,7 @@ impl Filesystem for Adapter {
                 let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
                 reply.opened(FileHandle(id.get()), flags);
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -569,7 +580,7 @@ impl Filesystem for Adapter {
         });
         match result {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -606,16 +617,16 @@ impl Filesystem for Adapter {
             });
         match result {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        done(self.fs.releasedir(handle(fh)), reply);
+        self.done(self.fs.releasedir(handle(fh)), reply);
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        done(self.fs.fsyncdir(handle(fh)), reply);
+        self.done(self.fs.fsyncdir(handle(fh)), reply);
     }
 
     fn statfs(&self, req: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -631,7 +642,7 @@ impl Filesystem for Adapter {
                 view.name_max,
                 view.block_size,
             ),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -647,7 +658,7 @@ impl Filesystem for Adapter {
     ) {
         self.asked(req);
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        done(
+        self.done(
             self.fs
                 .setxattr(Self::caller(req), node(ino), name, value, flags),
             reply,
@@ -656,17 +667,17 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.asked(req);
-        reply_xattr(size, reply, |buffer| {
+        self.reply_xattr(size, reply, |buffer| {
             self.fs.getxattr(node(ino), name, buffer)
         });
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(size, reply, |buffer| self.fs.listxattr(node(ino), buffer));
+        self.reply_xattr(size, reply, |buffer| self.fs.listxattr(node(ino), buffer));
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.fs.removexattr(node(ino), name), reply);
+        self.done(self.fs.removexattr(node(ino), name), reply);
     }
 
     fn ioctl(
@@ -682,7 +693,7 @@ impl Filesystem for Adapter {
     ) {
         match self.fs.ioctl(node(ino), handle(fh), cmd, in_data) {
             Ok(data) => reply.ioctl(0, &data),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -697,7 +708,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = FallocateMode::from_raw(mode);
-        done(
+        self.done(
             self.fs
                 .fallocate(Self::caller(req), handle(fh), mode, offset, length),
             reply,
@@ -715,7 +726,7 @@ impl Filesystem for Adapter {
     ) {
         match self.fs.lseek(handle(fh), offset, whence) {
             Ok(offset) => reply.offset(offset),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 
@@ -738,7 +749,7 @@ impl Filesystem for Adapter {
         let to = (handle(fh_out), offset_out);
         match self.fs.copy_file_range(Self::caller(req), from, to, len) {
             Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(0)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(self.errno(&error)),
         }
     }
 }

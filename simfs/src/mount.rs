@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::MountFlags;
 
 use crate::quotactl::AdminPolicy;
+use crate::resources::OOM_SCORE_ADJ;
 use crate::sys::mount::{self, AtimePolicy};
 use crate::sys::task::DeviceNumber;
 
@@ -19,7 +20,7 @@ pub const FS_TYPE: &str = "fuse.simfs";
 pub const DEFAULT_SOURCE: &str = "/dev/simfs";
 
 /// Every option that has an effect, and what it does.
-pub const OPTIONS: [(&str, &str); 16] = [
+pub const OPTIONS: [(&str, &str); 17] = [
     ("ro", "nothing can be changed through the mount"),
     ("rw", "the contrary; the default"),
     ("dev", "device nodes can be opened; the default"),
@@ -54,6 +55,10 @@ pub const OPTIONS: [(&str, &str); 16] = [
         "idmap",
         "the ids on the disk are those of the VE's user namespace: the VE is given a clone of the mount whose ids are \
          mapped (Linux 6.12)",
+    ),
+    (
+        "oom_score_adj=N",
+        "how far the daemon is spared when memory runs out, from -1000 (always) to 1000 (killed first); -900 is the default",
     ),
 ];
 
@@ -97,6 +102,8 @@ pub struct MountOptions {
     pub quota_admin: AdminPolicy,
     /// The ids on the disk are those of the VE's user namespace, which sees a clone of the mount with mapped ids.
     pub own_ids: bool,
+    /// How far the daemon is spared when memory runs out: its `oom_score_adj`.
+    pub oom_score_adj: i16,
 }
 
 impl Default for MountOptions {
@@ -111,6 +118,7 @@ impl Default for MountOptions {
             passthrough: true,
             quota_admin: AdminPolicy::RootOfVe,
             own_ids: false,
+            oom_score_adj: OOM_SCORE_ADJ,
         }
     }
 }
@@ -209,6 +217,16 @@ impl MountOptions {
                         });
                     }
                 };
+                Ok(())
+            }
+            Some(("oom_score_adj", value)) => {
+                let number = value.parse().ok();
+                let in_range = number.filter(|number| (-1000..=1000).contains(number));
+                self.oom_score_adj = in_range.ok_or_else(|| MountOptionError::Value {
+                    option: "oom_score_adj",
+                    value: value.to_owned(),
+                    wanted: "may be a number from -1000 to 1000",
+                })?;
                 Ok(())
             }
             _ if is_tolerated(option) => Ok(()),

@@ -39,6 +39,7 @@ use crate::oci;
 use crate::private::{PrivateArea, PrivateError};
 use crate::privileges::Privileges;
 use crate::quotactl::{self, QuotactlConfig, QuotactlService};
+use crate::resources;
 use crate::sys::fork::{self, Forked};
 use crate::sys::task::DeviceNumber;
 use crate::sys::{file, fuse_dev, proc_fd, stat};
@@ -217,6 +218,7 @@ fn tell(mut reports: UnixStream, message: &str) -> i32 {
 
 /// The keeper's life.
 fn keep(config: &Config, reports: UnixStream) -> i32 {
+    resources::claim(config.options.oom_score_adj);
     let _signals = match fork::block_end_signals() {
         Ok(signals) => signals,
         Err(error) => return tell(reports, &format!("cannot block signals: {error}")),
@@ -346,8 +348,10 @@ fn serve(
     let served = connection.serve();
     manager.stopping();
     drop(quotactl);
+    service.stop_counting();
     housekeeper.stop();
     let _ = cleaner.join();
+    service.note_loss();
     let ended = finish(config, &fs, &engine, &journal);
     service.mount_is_gone(&ended);
     drop(server);
@@ -450,6 +454,7 @@ fn assemble(
     );
     let settings = Settings {
         passthrough: config.options.passthrough,
+        open_files: open_files_limit(),
     };
     Ok(Fs::new(area.clone(), nodes, accounting, settings))
 }
@@ -492,6 +497,7 @@ fn start_housekeeper(
         housekeeper.run(&mut || {
             let accounting = fs.accounting();
             let next = accounting.look_again(&mut |node| kernel.forget_attributes(node.id()));
+            service.note_loss();
             match accounting.engine().commit() {
                 Ok(()) => {
                     service.note_commit(None);

@@ -71,6 +71,20 @@ impl Engine {
         self.write_standing(&mut admin, Standing::Journaled { session, epoch })
     }
 
+    /// What lies below may have lost something that the totals hold: the next start of service is to count them anew,
+    /// whatever the end of this one.
+    ///
+    /// # Errors
+    /// The store's; where it lies on what failed, the journal says the same.
+    pub fn totals_are_doubtful(&self) -> Result<(), EngineError> {
+        let mut admin = self.inner.admin.lock();
+        self.inner.journal.distrust();
+        let Standing::Journaled { session, .. } = self.standing() else {
+            return Ok(());
+        };
+        self.write_standing(&mut admin, Standing::Unknown { session })
+    }
+
     /// The last commit: the VE is out of service and its totals are final. Totals that are still to be counted stay so.
     ///
     /// # Errors

@@ -125,7 +125,7 @@ impl FileJournal {
     /// From now on a crash needs a recount. The header's page is allocated, so this write finds room.
     fn give_up(&self, state: &mut State, error: &io::Error) {
         if state.sound {
-            tracing::error!(%error, "the journal cannot be written: after a crash the VE will be recounted");
+            tracing::error!(%error, "the journal cannot be kept: after a crash the VE will be recounted");
         }
         state.sound = false;
         state.known = HashMap::new();
@@ -331,6 +331,11 @@ impl Journal for FileJournal {
             keep
         });
         self.shrink(state);
+    }
+
+    fn distrust(&self) {
+        let cause = io::Error::other("the private area may have lost writes");
+        self.give_up(&mut self.state.lock(), &cause);
     }
 
     fn is_sound(&self) -> bool {

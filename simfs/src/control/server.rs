@@ -42,7 +42,7 @@ pub trait Service: Send + Sync {
     /// Carries out one request. Long ones report how far they are now and then.
     ///
     /// Must not call [`Server::stop`]: the calling thread is one of those that it waits for.
-    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress)) -> Reply;
+    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress) -> bool) -> Reply;
 }
 
 /// A listening control socket; stops when dropped.
@@ -312,11 +312,8 @@ fn serve(stream: &UnixStream, service: &dyn Service) -> Result<(), FrameError> {
                 return frame::write(&mut writer, &Reply::Error(refusal), frame::MAX_REPLY);
             }
         };
-        // A client that left does not stop the work; it only no longer hears of it.
-        let mut listening = true;
         let reply = service.handle(request, &mut |progress| {
-            listening = listening
-                && frame::write(&mut writer, &Reply::Progress(progress), frame::MAX_REPLY).is_ok();
+            frame::write(&mut writer, &Reply::Progress(progress), frame::MAX_REPLY).is_ok()
         });
         send(writer, &reply)?;
     }

@@ -25,16 +25,17 @@ struct Double {
 }
 
 impl Service for Double {
-    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress)) -> Reply {
+    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
         match request {
-            Request::Check { .. } => {
-                for done in [1, 2] {
-                    let (done, total_estimate) = (Inodes::new(done), Inodes::new(2));
+            Request::Check { repair } => {
+                let mut step = |done| {
                     progress(Progress {
-                        done,
-                        total_estimate,
-                    });
-                }
+                        done: Inodes::new(done),
+                        total_estimate: Inodes::new(2),
+                    })
+                };
+                while step(1) && step(2) && repair {}
+                self.entered.lock().send(()).unwrap();
                 Reply::Checked(CheckReport {
                     equal: true,
                     ..CheckReport::default()
@@ -111,6 +112,21 @@ fn requests_are_answered_one_after_another() {
         Client::connect(&fixture.run_dir()),
         Err(ClientError::NotRunning)
     ));
+}
+
+#[test]
+fn a_check_ends_when_its_client_leaves() {
+    let fixture = Fixture::new();
+    let _server = fixture.start(&fixture.run_dir());
+    let stream = UnixStream::connect(fixture.run_dir().join(SOCKET_NAME)).unwrap();
+    // The double goes on with this one for as long as it is wanted.
+    let endless = Request::Check { repair: true };
+    frame::write(&mut &stream, &endless, frame::MAX_REQUEST).unwrap();
+    let first = frame::read::<Reply>(&mut &stream, frame::MAX_REPLY).unwrap();
+    assert!(matches!(first, Some(Reply::Progress(_))));
+    drop(stream);
+    let ended = fixture.entered.recv_timeout(Duration::from_secs(20));
+    ended.expect("the check ends");
 }
 
 #[test]

@@ -85,6 +85,7 @@ impl Fs {
             let handle = self.insert_file(&node, access, None, &opened);
             return Ok((handle, opened));
         }
+        self.check_descriptors()?;
         let path = match &state.pin {
             Some(pin) => pin.clone(),
             None => self.nodes.descriptor(&node)?,
@@ -146,6 +147,9 @@ impl Fs {
         fd: Option<Arc<OwnedFd>>,
         opened: &Opened,
     ) -> HandleId {
+        if let Some(fd) = &fd {
+            self.descriptors.note(fd);
+        }
         self.files.insert(OpenFile {
             node: node.clone(),
             access,

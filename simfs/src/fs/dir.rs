@@ -43,11 +43,14 @@ impl Fs {
             drop(state);
             return Ok(self.dirs.insert(OpenDir { node, stream: None }));
         }
+        self.check_descriptors()?;
         let path = match &state.pin {
             Some(pin) => pin.clone(),
             None => self.nodes.descriptor(&node)?,
         };
-        let stream = dirent::DirStream::new(file::open_dir(path.as_fd())?);
+        let dir = file::open_dir(path.as_fd())?;
+        self.descriptors.note(&dir);
+        let stream = dirent::DirStream::new(dir);
         let counts = state
             .open
             .get_or_insert_with(|| Box::new(OpenState::new(IoMode::Cached)));

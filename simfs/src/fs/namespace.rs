@@ -74,6 +74,7 @@ impl Fs {
         flags: i32,
         backing: &mut BackingMaker<'_>,
     ) -> FsResult<(Entry, HandleId, Opened)> {
+        self.check_descriptors()?;
         let new = NewInode {
             kind: FileKind::File,
             target: 0,

@@ -16,12 +16,16 @@ use crate::sys::{dirent, file};
 /// How many inodes are looked at between two reports.
 const REPORT_EVERY: u64 = 1024;
 
+/// Hears how far a recount is; false stops it.
+pub type Report<'a> = dyn FnMut(u64) -> bool + 'a;
+
 impl Fs {
-    /// Looks at every inode once, those without a name included.
+    /// Looks at every inode once, those without a name included. `report` hears now and then how many were looked at, may take
+    /// its time, and says whether to go on.
     ///
     /// # Errors
-    /// The backing file system's own; entries that vanish meanwhile are no error.
-    pub fn recount(&self, recount: &Recount, report: &mut dyn FnMut(u64)) -> FsResult<()> {
+    /// The backing file system's own; entries that vanish meanwhile are no error. `Interrupted` where it was stopped.
+    pub fn recount(&self, recount: &Recount, report: &mut Report<'_>) -> FsResult<()> {
         self.visit(self.nodes.root(), recount)?;
         self.walk(self.nodes.root().clone(), recount, report)?;
         for node in self.nodes.snapshot() {
@@ -32,12 +36,11 @@ impl Fs {
         while let Some(moved) = recount.next_moved() {
             self.walk(moved, recount, report)?;
         }
-        report(recount.seen());
-        Ok(())
+        go_on(report(recount.seen()))
     }
 
     /// Looks at all that is below a directory. Directories still to be read are held as nodes, not as descriptors.
-    fn walk(&self, top: Arc<Node>, recount: &Recount, report: &mut dyn FnMut(u64)) -> FsResult<()> {
+    fn walk(&self, top: Arc<Node>, recount: &Recount, report: &mut Report<'_>) -> FsResult<()> {
         let mut pending = vec![top];
         let mut unreported = 0;
         while let Some(dir) = pending.pop() {
@@ -57,7 +60,7 @@ impl Fs {
         recount: &Recount,
         pending: &mut Vec<Arc<Node>>,
         unreported: &mut u64,
-        report: &mut dyn FnMut(u64),
+        report: &mut Report<'_>,
     ) -> FsResult<()> {
         let fd = self.nodes.descriptor(dir)?;
         let mut stream = dirent::DirStream::new(file::open_dir(fd.as_fd())?);
@@ -81,7 +84,7 @@ impl Fs {
             *unreported += 1;
             if *unreported >= REPORT_EVERY {
                 *unreported = 0;
-                report(recount.seen());
+                go_on(report(recount.seen()))?;
             }
         }
         Ok(())
@@ -135,6 +138,13 @@ impl Fs {
         self.accounting.expect_less(node, &mut state, &seen);
         recount.visit(seen.ino, state.charged, charged_as(&seen));
         Ok(())
+    }
+}
+
+fn go_on(wanted: bool) -> FsResult<()> {
+    match wanted {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::Interrupted, "it was stopped").into()),
     }
 }
 

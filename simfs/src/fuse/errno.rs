@@ -7,7 +7,12 @@ use crate::error::FsError;
 /// What the guest sees.
 pub fn errno(error: &FsError) -> Errno {
     match error {
-        FsError::System(error) => Errno::from_i32(error.raw_os_error().unwrap_or(libc::EIO)),
+        FsError::System(error) => match error.raw_os_error() {
+            // The daemon's own limit: the guest would look for the cause in its own.
+            Some(libc::EMFILE) => Errno::ENFILE,
+            Some(errno) => Errno::from_i32(errno),
+            None => Errno::EIO,
+        },
         FsError::Denied(_) => Errno::EDQUOT,
         FsError::UnknownNode(_) => Errno::ESTALE,
         FsError::UnknownHandle(_) => Errno::EBADF,

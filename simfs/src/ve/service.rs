@@ -1,30 +1,26 @@
 //! What the control socket answers for a running VE, and the log of quota events.
 
-use std::io;
+mod counting;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use quota::store::memory::MemoryStore;
 use quota::{
-    Account, Engine, Environment, Event, EventKind, EventSink, Inodes, Limits, Setup, Subject,
-    Timestamp, VeId,
+    Account, Engine, Environment, Event, EventKind, EventSink, Limits, Setup, Subject, Timestamp,
+    VeId,
 };
 
 use super::{Config, StartError};
 use crate::control::{
-    CheckReport, Difference, ErrorKind, Progress, Reply, Request, RequestError, Service, VeState,
-    VeStatus, engine_reply, protocol,
+    ErrorKind, Progress, Reply, Request, RequestError, Service, VeState, VeStatus, engine_reply,
 };
 use crate::fs::Fs;
 use crate::keeper::Link;
 use crate::private::PrivateArea;
 use crate::sys::task::DeviceNumber;
-
-/// After how many inodes a recovery pauses is the walk's choice; this is for how long: the guest comes first.
-const RECOVERY_PAUSE: Duration = Duration::from_millis(4);
 
 /// Answers the requests of the host's administrators.
 #[derive(Debug)]
@@ -53,6 +49,12 @@ struct Now {
     /// Set once the mount is gone: how the last commit went.
     ended: Option<Result<(), String>>,
     commit_error: Option<String>,
+    /// Why the last recount after a crash came to no end; it is tried again.
+    recovery_error: Option<String>,
+    /// Recounts are to end: nobody can use the mount any more.
+    counting_ends: bool,
+    /// The thread of that recount.
+    recovery: Option<JoinHandle<()>>,
 }
 
 impl VeService {
@@ -93,6 +95,18 @@ impl VeService {
         self.progress.lock().commit_error = error;
     }
 
+    /// Where the private area may have lost what it was given, the next mount counts anew, whatever the end of this one.
+    pub(super) fn note_loss(&self) {
+        if self.quota && self.fs.faults().take_loss() {
+            match self.engine.totals_are_doubtful() {
+                Ok(()) => {
+                    tracing::warn!(ve = %self.ve, "the next mount will count the totals anew")
+                }
+                Err(error) => tracing::error!(%error, "the store cannot be told to count anew"),
+            }
+        }
+    }
+
     fn status(&self) -> Reply {
         let account = match self.engine.account(Subject::Ve) {
             Ok(account) => account,
@@ -117,9 +131,13 @@ impl VeService {
                 .iter()
                 .map(|error| format!("totals not committed: {error}")),
         );
+        degraded.extend(
+            now.recovery_error
+                .iter()
+                .map(|error| format!("totals not counted anew yet: {error}; trying again")),
+        );
         if self.quota && !self.engine.journal_is_sound() {
-            degraded
-                .push("no journal can be written: after a crash the VE will be recounted".into());
+            degraded.push("no journal can be kept: after a crash the VE will be recounted".into());
         }
         Reply::Status(Box::new(VeStatus {
             ve: self.ve,
@@ -174,118 +192,10 @@ impl VeService {
             }
         }
     }
-
-    /// Recounts while the guest works, and compares; with `repair` the totals are replaced by what was counted.
-    fn check(&self, repair: bool, progress: &mut dyn FnMut(Progress)) -> Reply {
-        let reply = self.count(repair, &mut |now| {
-            self.progress.lock().checking = Some(now);
-            progress(now);
-        });
-        self.progress.lock().checking = None;
-        reply
-    }
-
-    /// Counts the totals anew while the guest works, slowly.
-    pub(super) fn start_recovery(self: &Arc<Self>) -> io::Result<()> {
-        let service = self.clone();
-        let start = Progress {
-            done: Inodes::ZERO,
-            total_estimate: Inodes::ZERO,
-        };
-        self.progress.lock().recovering = Some(start);
-        let work = move || service.recover();
-        thread::Builder::new()
-            .name("recovery".into())
-            .stack_size(256 * 1024)
-            .spawn(work)?;
-        Ok(())
-    }
-
-    fn recover(&self) {
-        let counted = self.count(true, &mut |now| {
-            self.progress.lock().recovering = Some(now);
-            thread::sleep(RECOVERY_PAUSE);
-        });
-        let known = match counted {
-            Reply::Checked(report) => self
-                .engine
-                .totals_are_known()
-                .map(|()| report.inodes_seen)
-                .map_err(|error| error.to_string()),
-            Reply::Error(error) => Err(error.to_string()),
-            _ => Err("no answer".to_owned()),
-        };
-        match known {
-            Ok(inodes) => tracing::info!(ve = %self.ve, %inodes, "totals counted anew"),
-            Err(error) => {
-                tracing::error!(ve = %self.ve, error, "totals not counted anew: 'simfs check --repair' mends them");
-            }
-        }
-        self.progress.lock().recovering = None;
-    }
-
-    fn count(&self, repair: bool, progress: &mut dyn FnMut(Progress)) -> Reply {
-        let estimate = match self.engine.account(Subject::Ve) {
-            Ok(account) => account.usage.inodes,
-            Err(error) => return failed(ErrorKind::Store, error.to_string()),
-        };
-        let accounting = self.fs.accounting();
-        let Some(recount) = accounting.begin_recount(repair) else {
-            return failed(
-                ErrorKind::Busy,
-                "a recount is under way already; wait for it".into(),
-            );
-        };
-        let walked = self.fs.recount(&recount, &mut |seen| {
-            progress(Progress {
-                done: Inodes::new(seen),
-                total_estimate: estimate,
-            });
-        });
-        let outcome = walked.map_err(|error| error.to_string()).and_then(|()| {
-            recount.finish(|counted| {
-                self.compare(counted, repair)
-                    .map_err(|error| error.to_string())
-            })
-        });
-        accounting.end_recount();
-        match outcome {
-            Ok(report) => Reply::Checked(report),
-            Err(error) => failed(ErrorKind::System, format!("the recount failed: {error}")),
-        }
-    }
-
-    fn compare(
-        &self,
-        counted: &crate::recount::Counted,
-        repair: bool,
-    ) -> Result<CheckReport, quota::EngineError> {
-        let found = self.engine.tally()?.differences(&counted.occupied);
-        let repaired = repair && !found.is_empty();
-        if repaired {
-            let _ = self.engine.replace_usage(&counted.occupied)?;
-        }
-        let listed = protocol::DIFFERENCES_PER_REPORT;
-        Ok(CheckReport {
-            equal: found.is_empty(),
-            repaired,
-            omitted: count(found.len().saturating_sub(listed)),
-            differences: found
-                .into_iter()
-                .take(listed)
-                .map(|one| Difference {
-                    subject: one.subject,
-                    recorded: one.recorded,
-                    counted: one.counted,
-                })
-                .collect(),
-            inodes_seen: Inodes::new(counted.inodes),
-        })
-    }
 }
 
 impl Service for VeService {
-    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress)) -> Reply {
+    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
         match request {
             Request::Status => self.status(),
             Request::Stop { lazy } => self.stop(lazy),

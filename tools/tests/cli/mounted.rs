@@ -23,7 +23,7 @@ struct Daemon {
 }
 
 impl Service for Daemon {
-    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress)) -> Reply {
+    fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
         self.seen.lock().push(request.clone());
         if let Some(reply) = engine_reply(&self.engine, request.clone()) {
             return reply;

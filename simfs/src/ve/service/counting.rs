@@ -1,0 +1,196 @@
+//! Recounts of the VE in service: a check that an administrator asked for, and the recount after a loss of power.
+//!
+//! Both can be stopped, and one that was stopped starts anew: a check when the client leaves, the recount after a crash when
+//! the mount goes; the store then says that the next mount is to do it.
+//!
+//! The recount after a crash takes at most a quarter of the time of one CPU and of the disk: after each thousand inodes it
+//! sleeps three times as long as they took. One that fails is tried again, at growing intervals.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use quota::{Inodes, Standing};
+
+use super::{VeService, count, failed};
+use crate::control::{CheckReport, Difference, ErrorKind, Progress, Reply, protocol};
+use crate::recount::Counted;
+
+/// Sleep of the recount after a crash in relation to its work.
+const REST: u32 = 3;
+const SHORTEST_REST: Duration = Duration::from_millis(4);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// First and longest pause before a recount that failed is tried again.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+impl VeService {
+    /// Recounts while the guest works, and compares; with `repair` the totals are replaced by what was counted. Stops when
+    /// `progress` says so.
+    pub(super) fn check(&self, repair: bool, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
+        let reply = self.count(repair, &mut |now| {
+            let mut state = self.progress.lock();
+            state.checking = Some(now);
+            let ends = state.counting_ends;
+            drop(state);
+            !ends && progress(now)
+        });
+        self.progress.lock().checking = None;
+        if repair && matches!(reply, Reply::Checked(_)) {
+            // What a recount after a crash would have done.
+            if let Err(error) = self.engine.totals_are_known() {
+                return failed(ErrorKind::Store, error.to_string());
+            }
+        }
+        reply
+    }
+
+    /// Counts the totals anew while the guest works, slowly.
+    pub(in crate::ve) fn start_recovery(self: &Arc<Self>) -> io::Result<()> {
+        let service = self.clone();
+        let start = Progress {
+            done: Inodes::ZERO,
+            total_estimate: Inodes::ZERO,
+        };
+        let mut now = self.progress.lock();
+        now.recovering = Some(start);
+        let work = move || service.recover();
+        now.recovery = Some(
+            thread::Builder::new()
+                .name("recovery".into())
+                .stack_size(256 * 1024)
+                .spawn(work)?,
+        );
+        Ok(())
+    }
+
+    /// The mount is gone: ends a recount that is under way.
+    pub(in crate::ve) fn stop_counting(&self) {
+        let recovery = {
+            let mut now = self.progress.lock();
+            now.counting_ends = true;
+            now.recovery.take()
+        };
+        self.gone.notify_all();
+        if let Some(recovery) = recovery {
+            let _ = recovery.join();
+        }
+    }
+
+    fn recover(&self) {
+        let mut pause = FIRST_RETRY;
+        while let Err(error) = self.count_anew() {
+            if self.is_ending() {
+                tracing::info!(ve = %self.ve, "the recount goes on with the next mount");
+                return;
+            }
+            tracing::error!(ve = %self.ve, error, "totals not counted anew; trying again");
+            self.progress.lock().recovery_error = Some(error);
+            if self.ends_within(pause) {
+                return;
+            }
+            pause = pause.saturating_mul(2).min(LAST_RETRY);
+        }
+        let mut now = self.progress.lock();
+        now.recovering = None;
+        now.recovery_error = None;
+    }
+
+    fn count_anew(&self) -> Result<(), String> {
+        if !matches!(self.engine.standing(), Standing::Unknown { .. }) {
+            // A check with --repair did it.
+            return Ok(());
+        }
+        let mut worked = Instant::now();
+        let counted = self.count(true, &mut |now| {
+            self.progress.lock().recovering = Some(now);
+            let rest = worked.elapsed().saturating_mul(REST);
+            let ends = self.ends_within(rest.clamp(SHORTEST_REST, LONGEST_REST));
+            worked = Instant::now();
+            !ends
+        });
+        let inodes = match counted {
+            Reply::Checked(report) => report.inodes_seen,
+            Reply::Error(error) => return Err(error.to_string()),
+            _ => return Err("no answer".to_owned()),
+        };
+        self.engine
+            .totals_are_known()
+            .map_err(|error| error.to_string())?;
+        tracing::info!(ve = %self.ve, %inodes, "totals counted anew");
+        Ok(())
+    }
+
+    fn is_ending(&self) -> bool {
+        self.progress.lock().counting_ends
+    }
+
+    /// Waits; true as soon as the mount is gone.
+    fn ends_within(&self, pause: Duration) -> bool {
+        let end = Instant::now() + pause;
+        let mut now = self.progress.lock();
+        while !now.counting_ends && Instant::now() < end {
+            self.gone.wait_until(&mut now, end);
+        }
+        now.counting_ends
+    }
+
+    fn count(&self, repair: bool, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
+        let estimate = match self.engine.account(quota::Subject::Ve) {
+            Ok(account) => account.usage.inodes,
+            Err(error) => return failed(ErrorKind::Store, error.to_string()),
+        };
+        let accounting = self.fs.accounting();
+        let Some(recount) = accounting.begin_recount(repair) else {
+            return failed(
+                ErrorKind::Busy,
+                "a recount is under way already; wait for it".into(),
+            );
+        };
+        let walked = self.fs.recount(&recount, &mut |seen| {
+            progress(Progress {
+                done: Inodes::new(seen),
+                total_estimate: estimate,
+            })
+        });
+        if let Err(error) = &walked {
+            self.fs.note_error(error);
+        }
+        let outcome = walked.map_err(|error| error.to_string()).and_then(|()| {
+            recount.finish(|counted| {
+                self.compare(counted, repair)
+                    .map_err(|error| error.to_string())
+            })
+        });
+        accounting.end_recount();
+        match outcome {
+            Ok(report) => Reply::Checked(report),
+            Err(error) => failed(ErrorKind::System, format!("the recount failed: {error}")),
+        }
+    }
+
+    fn compare(&self, counted: &Counted, repair: bool) -> Result<CheckReport, quota::EngineError> {
+        let found = self.engine.tally()?.differences(&counted.occupied);
+        let repaired = repair && !found.is_empty();
+        if repaired {
+            let _ = self.engine.replace_usage(&counted.occupied)?;
+        }
+        let listed = protocol::DIFFERENCES_PER_REPORT;
+        Ok(CheckReport {
+            equal: found.is_empty(),
+            repaired,
+            omitted: count(found.len().saturating_sub(listed)),
+            differences: found
+                .into_iter()
+                .take(listed)
+                .map(|one| Difference {
+                    subject: one.subject,
+                    recorded: one.recorded,
+                    counted: one.counted,
+                })
+                .collect(),
+            inodes_seen: Inodes::new(counted.inodes),
+        })
+    }
+}
