@@ -19,7 +19,7 @@ build:
 	cargo build --release --locked
 
 test:
-	scripts/deps.sh build test
+	scripts/deps.sh build test recipes
 	scripts/test.sh full
 
 quick:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the named groups need and that are missing, and says which.
-# usage: deps.sh GROUP...   groups: build run test demo lint
+# usage: deps.sh GROUP...   groups: build run test recipes demo bench lint
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=scripts/lib.sh
@@ -11,10 +11,12 @@ packages_of() {
         build) echo gcc libc6-dev ;;
         run) echo fuse3 acl attr e2fsprogs util-linux jq xfsprogs btrfs-progs ;;
         test) packages_of run; echo crun runc debootstrap quota zstd xz-utils fio shellcheck perl-base busybox-static ;;
+        # Other runtimes (RECIPES.md), a minute more; without them their tests are skipped.
+        recipes) echo podman systemd-container lxc jq ;;
         demo) echo crun debootstrap jq ;;
         bench) packages_of run; echo fio bindfs fuse-overlayfs mergerfs ;;
         lint) echo shellcheck ;;
-        *) die "unknown group '$1': one of build run test demo bench lint" ;;
+        *) die "unknown group '$1': one of build run test recipes demo bench lint" ;;
     esac
 }
 

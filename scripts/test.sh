@@ -85,7 +85,7 @@ packages() {
         env "${runner[@]}" cargo test --workspace --exclude simfs-tests --locked --no-fail-fast
 }
 
-quick_skips=(--skip storm:: --skip container:: --skip grace:: --skip second_level::grace
+quick_skips=(--skip storm:: --skip container:: --skip recipes:: --skip install:: --skip grace:: --skip second_level::grace
     --skip differential --skip hundred_thousand)
 
 # What does not depend on how data travels.

@@ -29,6 +29,7 @@ mod mmap;
 mod namespace;
 mod power;
 mod quotactl;
+mod recipes;
 mod recount;
 mod runtime;
 mod second_level;

@@ -4,9 +4,11 @@
 //! mount(8), "EXTERNAL HELPERS".
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser};
+use quota::VeId;
+use simfs::control::{Client, Reply, Request};
 use simfs::mount::MountOptions;
 use simfs_tools::cli;
 use simfs_tools::exit::{self, Failure, MountHelperExit};
@@ -91,6 +93,14 @@ fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
         .map_err(|error| about(Failure::new(MountHelperExit::Usage, error.to_string())))?;
     let paths = Paths::open(None)
         .map_err(|error| about(Failure::new(MountHelperExit::System, error.to_string())))?;
+    // 'mount -a' asks again for what it does not recognize: the mount table shows another source than fstab.
+    if is_mounted_at(&paths, ve, &call.mountpoint) {
+        let place = call.mountpoint.display();
+        complain(&format!(
+            "mount.simfs: VE {ve}: mounted at {place} already, with the options given then"
+        ));
+        return Ok(());
+    }
     let request = MountRequest {
         ve,
         mountpoint: Some(&call.mountpoint),
@@ -108,10 +118,17 @@ fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
     }
 }
 
+/// Whether the VE's own daemon says that it serves this place.
+fn is_mounted_at(paths: &Paths, ve: VeId, place: &Path) -> bool {
+    let status =
+        Client::connect(&paths.run_dir(ve)).and_then(|mut client| client.request(&Request::Status));
+    let place = place.canonicalize();
+    matches!((status, place), (Ok(Reply::Status(status)), Ok(place)) if status.mountpoint == place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn parsed(line: &str) -> Result<Call, String> {
         Call::try_parse_from(["mount.simfs"].into_iter().chain(line.split(' ')))
