@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Compare(RunArgs),
     /// Mount many VEs at once: mount times, memory, wake-ups.
     Density(DensityArgs),
+    /// Measure what one operation costs as files, users and VEs grow.
+    Scale(ScaleArgs),
     /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
     #[command(hide = true)]
     Work(WorkArgs),
@@ -91,6 +93,23 @@ pub(crate) struct DensityArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// Where density.md is recorded.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `scale`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// Files in the VE, at most; tenfold steps from 1,000.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) most: u64,
+    /// Programs simfs and vzquota.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the VEs are made (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where scale.csv, scale.md and plots are recorded.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }

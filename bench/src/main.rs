@@ -6,12 +6,14 @@
 
 mod args;
 mod density;
+mod host;
 mod interrupt;
 mod measure;
 mod peer;
 mod programs;
 mod report;
 mod rounds;
+mod scale;
 mod session;
 mod statistics;
 mod worker;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run(args) => session::run(&args),
         Command::Compare(args) => session::compare(&args),
         Command::Density(args) => density::density(&args),
+        Command::Scale(args) => scale::scale(&args),
         Command::Work(args) => worker::work(&args),
         Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
     };

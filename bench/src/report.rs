@@ -1,5 +1,6 @@
 //! What is recorded and printed: the set-up, every figure, a table with its spread, plots.
 
+pub(crate) mod lines;
 mod plot;
 mod setup;
 mod summary;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+pub(crate) use lines::Line;
 pub(crate) use setup::Setup;
 
 use crate::peer::Peer;
