@@ -190,7 +190,8 @@ fn files_of_the_guest_configure_nothing() {
     for name in [
         "root.hdd/DiskDescriptor.xml",
         "identity",
-        "limits.json",
+        "limits.copy",
+        "settings.copy",
         ".vzfifo",
         "aquota.user",
     ] {

@@ -26,7 +26,7 @@ pub mod salvage;
 mod sync_file;
 mod worker;
 
-pub use copy::LimitsCopy;
+pub use copy::{CopyChange, LimitsCopy};
 pub use disk::{DiskStore, Options};
 pub use worker::OnHang;
 
@@ -54,13 +54,13 @@ pub trait Store: Send + Sync {
     /// [`StoreError`]: the batch is then either there whole or not at all; commit it again, or read.
     fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
 
-    /// Keeps the readable copy of limits, from which a damaged store is mended. Call it after each administrative
-    /// commit; a store without files keeps none.
+    /// Keeps the readable copy of limits, from which a damaged store is mended, up to date. Call it after each
+    /// administrative commit; a store without files keeps none.
     ///
     /// # Errors
     /// [`StoreError`] when the copy could not be made durable; the earlier copy is then still there.
-    fn write_copy(&self, copy: &LimitsCopy) -> Result<(), StoreError> {
-        let _ = copy;
+    fn keep_copy(&self, change: &CopyChange) -> Result<(), StoreError> {
+        let _ = change;
         Ok(())
     }
 }

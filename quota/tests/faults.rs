@@ -203,10 +203,10 @@ fn the_readable_copy_follows_every_order() {
         .set_grace_periods(Scope::Groups, period, None)
         .unwrap();
     let copy = store.copy().unwrap();
-    assert_eq!(copy.grace[2].space, GracePeriod::new(77));
+    assert_eq!(copy.info.unwrap().grace[2].space, GracePeriod::new(77));
     let hard = copy
         .accounts
-        .iter()
+        .values()
         .map(|account| (account.subject, account.limits.space.hard));
     assert!(hard.eq([(USER, Some(Bytes::new(7)))]));
     // Without the copy the order stands all the same: it is durable.

@@ -142,8 +142,8 @@ impl Engine {
             return Ok(Changed::No);
         };
         self.load_concerned(&edit)?;
-        self.write(&mut admin, &edit, self.now())?;
-        self.keep_copy();
+        let change = self.write(&mut admin, &edit, self.now())?;
+        self.keep_copy(&change);
         Ok(Changed::Yes)
     }
 

@@ -12,8 +12,7 @@ use crate::journal::Epoch;
 use crate::ledger::{Edit, Item, Snapshot};
 use crate::standing::Standing;
 use crate::store::record::{self, key};
-use crate::store::{Batch, LimitsCopy};
-use crate::subject::Subject;
+use crate::store::{Batch, CopyChange};
 
 use super::{Engine, records};
 
@@ -30,7 +29,7 @@ impl Engine {
         if !self.is_dirty() {
             return Ok(());
         }
-        self.write(&mut admin, &Edit::Nothing, self.now())
+        self.write(&mut admin, &Edit::Nothing, self.now()).map(drop)
     }
 
     /// Whether anything changed since the last commit.
@@ -43,13 +42,14 @@ impl Engine {
         *self.inner.admin.lock()
     }
 
-    /// Writes all changes and this order in one batch, then puts the order in force.
+    /// Writes all changes and this order in one batch, then puts the order in force. Returns what the copy of limits is
+    /// to know of it.
     pub(super) fn write(
         &self,
         admin: &mut Epoch,
         edit: &Edit,
         now: Timestamp,
-    ) -> Result<(), EngineError> {
+    ) -> Result<CopyChange, EngineError> {
         self.settle_debts()?;
         // A number is never used twice: a commit that failed may be durable all the same.
         *admin = admin.next();
@@ -73,36 +73,17 @@ impl Engine {
         *self.inner.standing.lock() = standing;
         self.inner.journal.committed(epoch);
         self.tell(&news);
-        Ok(())
+        Ok(CopyChange {
+            info: records::info_record(&snapshot.info, epoch)?,
+            accounts: snapshot.copied(edit),
+        })
     }
 
-    /// Writes the readable copy of limits. The order itself is durable already, so a failure is only reported.
-    pub(super) fn keep_copy(&self) {
-        if let Err(error) = self.write_copy() {
+    /// Brings the readable copy of limits up to date. The order itself is durable already, so a failure is only reported.
+    pub(super) fn keep_copy(&self, change: &CopyChange) {
+        if let Err(error) = self.inner.store.keep_copy(change) {
             tracing::warn!(%error, "the readable copy of the limits is out of date");
         }
-    }
-
-    fn write_copy(&self) -> Result<(), EngineError> {
-        let store = &*self.inner.store;
-        let Some((info, epoch)) = records::info(store)? else {
-            return Ok(());
-        };
-        let mut limited = Vec::new();
-        if let Some(record) = records::account(store, Subject::Ve)? {
-            limited.push((Subject::Ve, record));
-        }
-        for kind in crate::QuotaType::ALL {
-            let start = key::account(kind.subject(0));
-            records::scan(store, key::prefix(kind), start, &mut |subject, record| {
-                if !record.limits.is_unlimited() {
-                    limited.push((subject, record));
-                }
-                true
-            })?;
-        }
-        let copy = LimitsCopy::new(&records::info_record(&info, epoch)?, limited);
-        Ok(store.write_copy(&copy)?)
     }
 }
 

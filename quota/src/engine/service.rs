@@ -104,6 +104,7 @@ impl Engine {
     fn write_standing(&self, admin: &mut Epoch, standing: Standing) -> Result<(), EngineError> {
         let before = std::mem::replace(&mut *self.inner.standing.lock(), standing);
         self.write(admin, &Edit::Nothing, self.now())
+            .map(drop)
             .inspect_err(|_| {
                 *self.inner.standing.lock() = before;
             })

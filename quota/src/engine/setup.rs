@@ -10,8 +10,9 @@ use crate::info::VeInfo;
 use crate::journal::Epoch;
 use crate::limit::Limits;
 use crate::scope::{PerScope, Scope};
+use crate::store::copy::AccountCopy;
 use crate::store::record::{self, AccountRecord, key};
-use crate::store::{Batch, Store};
+use crate::store::{Batch, CopyChange, Store};
 use crate::subject::{Subject, VeId};
 use crate::tally::Tally;
 
@@ -77,7 +78,11 @@ impl Engine {
         let mut batch = Batch::new();
         let info_key = key::info();
         let first = Epoch::default().next();
-        let info_value = record::encode(&info_key, &records::info_record(&info, first)?);
+        let mut change = CopyChange {
+            info: records::info_record(&info, first)?,
+            accounts: Vec::new(),
+        };
+        let info_value = record::encode(&info_key, &change.info);
         batch.put(info_key, info_value);
         for subject in setup.usage.subjects() {
             let usage = setup.usage.usage(subject);
@@ -103,13 +108,17 @@ impl Engine {
                 grace,
                 now,
             });
+            let account = AccountCopy::new(subject, &dquot.record());
+            change
+                .accounts
+                .extend(Some(account).filter(AccountCopy::is_worth_keeping));
             let key = key::account(subject);
             let value = record::encode(&key, &dquot.record());
             batch.put(key, value);
         }
         store.commit(&batch)?;
         let engine = Self::open(store, environment)?;
-        engine.keep_copy();
+        engine.keep_copy(&change);
         Ok(engine)
     }
 }

@@ -64,6 +64,11 @@ impl Edit {
         }
     }
 
+    /// Whether it names accounts and what becomes of their limits or deadlines.
+    pub(super) const fn is_of_limits(&self) -> bool {
+        matches!(self, Self::Limits(..) | Self::Deadlines(..))
+    }
+
     /// Whether accounts are concerned that the order does not name.
     pub(crate) fn is_sweeping(&self) -> bool {
         matches!(self, Self::Grace(..) | Self::Enforced(..) | Self::Usage(_))

@@ -12,6 +12,7 @@ use crate::dquot::is_worth_storing;
 use crate::event::News;
 use crate::grace::Timestamp;
 use crate::info::VeInfo;
+use crate::store::copy::AccountCopy;
 use crate::store::record::AccountRecord;
 use crate::subject::Subject;
 use crate::usage::Usage;
@@ -43,6 +44,20 @@ impl Item {
     pub(crate) fn stored(&self) -> Option<&AccountRecord> {
         let keep = self.subject == Subject::Ve || is_worth_storing(&self.record);
         keep.then_some(&self.record)
+    }
+}
+
+impl Snapshot {
+    /// What the copy of limits is to know of this order's accounts. A recount changes none of their limits.
+    pub(crate) fn copied(&self, edit: &Edit) -> Vec<AccountCopy> {
+        let concerned = self
+            .items
+            .iter()
+            .filter(|item| edit.concerns(item.subject) && !matches!(edit, Edit::Usage(_)));
+        concerned
+            .map(|item| AccountCopy::new(item.subject, &item.record))
+            .filter(|account| edit.is_of_limits() || account.is_worth_keeping())
+            .collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! DIR/lock         held while the store is open
 //! DIR/identity     says that there must be a database, and whose
 //! DIR/quota.redb   the database
-//! DIR/limits.json  readable copy of limits, see `copy`
+//! DIR/*.copy       readable copy of settings and limits, see `copy`
 //! ```
 //! Invariants:
 //! 1. A store that another process holds is an error at once, never a wait.
@@ -24,17 +24,23 @@ use parking_lot::Mutex;
 
 use crate::subject::VeId;
 
+use super::copy::{self, AccountCopy, LimitsCopy, log, log::LimitsLog};
 use super::handle::Handle;
 use super::lock::DirLock;
 use super::record::{self, InfoRecord, SchemaRecord, key};
 use super::worker::{OnHang, Worker};
-use super::{Batch, Entry, LimitsCopy, Op, Store, StoreError};
-use super::{copy, identity, salvage, sync_file};
+use super::{Batch, CopyChange, Entry, Op, Store, StoreError};
+use super::{identity, salvage, sync_file};
 
 /// The database's file in the store's directory.
 pub(super) const DATABASE: &str = "quota.redb";
 /// The database's directory in stores of before the first release.
 const OLD_DATABASE: &str = "db";
+
+/// Entries read at a time.
+const PAGE: usize = 1024;
+/// Bytes of a line of the copy.
+const COPY_LINE: usize = 256;
 
 /// How to open a store.
 #[derive(Clone)]
@@ -60,7 +66,9 @@ pub struct DiskStore {
     dir: PathBuf,
     /// Before the lock: the database is closed first.
     worker: Worker,
+    /// Locked by the worker's thread only, like `copy`.
     handle: Arc<Mutex<Handle>>,
+    copy: Arc<Mutex<Copy>>,
     _lock: DirLock,
 }
 
@@ -132,7 +140,7 @@ impl DiskStore {
         store.sized_call("open", usize::try_from(len).unwrap_or(0), |handle| {
             handle.with(|_| Ok(()))
         })?;
-        store.check_age()?;
+        store.check_age(ve)?;
         Ok(store)
     }
 
@@ -148,7 +156,7 @@ impl DiskStore {
             Ok(None) | Err(StoreError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
-        for name in [copy::FILE, identity::FILE] {
+        for name in [copy::SETTINGS, copy::LIMITS, identity::FILE] {
             ignore_missing(&dir.join(name), fs::remove_file(dir.join(name)))?;
         }
         sync_file::sync_dir(dir)?;
@@ -173,31 +181,64 @@ impl DiskStore {
             dir: dir.to_path_buf(),
             worker,
             handle,
+            copy: Arc::new(Mutex::new(Copy::new(dir, ve))),
             _lock: lock,
         })
     }
 
-    /// Checks that the database holds the commit that the copy of limits was made after. Damage at the end of its
-    /// log does not show otherwise.
-    fn check_age(&self) -> Result<(), StoreError> {
-        let copy = match LimitsCopy::read(&self.dir) {
-            Ok(Some(copy)) => copy,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                // Written again with the next administrative change.
-                tracing::warn!(dir = %self.dir.display(), %error, "copy of limits is unreadable");
-                return Ok(());
-            }
-        };
+    /// Checks that the database holds the commit that the copy of limits knows of; makes a copy that is lost anew.
+    fn check_age(&self, ve: VeId) -> Result<(), StoreError> {
         let key = key::info();
-        let lost = || StoreError::damaged_key("older than the copy of limits", &key);
-        let value = self.get(&key)?.ok_or_else(lost)?;
+        let Some(value) = self.get(&key)? else {
+            return match copy::settings(&self.dir) {
+                Ok(Some(_)) => Err(StoreError::damaged_key("settings are gone", &key)),
+                _ => Ok(()),
+            };
+        };
         let info: InfoRecord = record::decode(&key, &value).map_err(|error| error.at(&key))?;
-        if info.epoch < copy.epoch {
-            Err(lost())
-        } else {
-            Ok(())
+        let settings = match copy::settings(&self.dir) {
+            Err(StoreError::Damaged { .. }) => None,
+            settings => settings?.map(|settings| settings.epoch),
+        };
+        match settings.zip(log::newest(&self.dir, ve)?) {
+            Some((settings, limits)) if info.epoch < settings.max(limits) => Err(
+                StoreError::damaged_key("older than the copy of limits", &key),
+            ),
+            Some(_) => Ok(()),
+            None => {
+                tracing::warn!(%ve, "the copy of limits is incomplete and is made anew");
+                self.restore_copy(info)
+            }
         }
+    }
+
+    fn restore_copy(&self, info: InfoRecord) -> Result<(), StoreError> {
+        let mut copy = LimitsCopy {
+            epoch: info.epoch,
+            info: Some(info),
+            ..LimitsCopy::default()
+        };
+        let mut from = Vec::new();
+        loop {
+            let entries = self.scan(&[], &from, PAGE)?;
+            let Some((last, _)) = entries.last() else {
+                break;
+            };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in &entries {
+                let Some(subject) = key::subject(key) else {
+                    continue;
+                };
+                let account = record::decode(key, value).map_err(|error| error.at(key))?;
+                let account = AccountCopy::new(subject, &account);
+                if account.is_worth_keeping() {
+                    copy.accounts.insert(subject, account);
+                }
+            }
+        }
+        let files = Arc::clone(&self.copy);
+        self.worker
+            .run("copy", move || files.lock().replace(&copy))?
     }
 
     fn handle_call<T: Send + 'static>(
@@ -242,8 +283,62 @@ impl Store for DiskStore {
         })
     }
 
-    fn write_copy(&self, copy: &LimitsCopy) -> Result<(), StoreError> {
-        copy.write(&self.dir)
+    fn keep_copy(&self, change: &CopyChange) -> Result<(), StoreError> {
+        let files = Arc::clone(&self.copy);
+        let change = change.clone();
+        let bytes = change.accounts.len().saturating_mul(COPY_LINE);
+        self.worker
+            .run_sized("copy", bytes, move || files.lock().keep(&change))?
+    }
+}
+
+/// The files of the copy.
+pub(super) struct Copy {
+    dir: PathBuf,
+    limits: LimitsLog,
+    /// What the settings' file is known to say.
+    settings: Option<InfoRecord>,
+}
+
+impl Copy {
+    pub(super) fn new(dir: &Path, ve: VeId) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            limits: LimitsLog::new(dir, ve),
+            settings: None,
+        }
+    }
+
+    /// Writes what a change concerns.
+    fn keep(&mut self, change: &CopyChange) -> Result<(), StoreError> {
+        let info = &change.info;
+        if self.settings.is_none() {
+            self.settings = copy::settings(&self.dir).ok().flatten();
+        }
+        let is_known = self.settings.as_ref().is_some_and(|known| {
+            let epoch = info.epoch;
+            *info
+                == InfoRecord {
+                    epoch,
+                    ..known.clone()
+                }
+        });
+        if !is_known || change.accounts.is_empty() {
+            copy::write_settings(&self.dir, info)?;
+            self.settings = Some(info.clone());
+        }
+        if change.accounts.is_empty() && self.dir.join(copy::LIMITS).exists() {
+            return Ok(());
+        }
+        self.limits.append(info.epoch, &change.accounts)
+    }
+
+    /// Replaces both files.
+    pub(super) fn replace(&mut self, copy: &LimitsCopy) -> Result<(), StoreError> {
+        if let Some(info) = &copy.info {
+            copy::write_settings(&self.dir, info)?;
+        }
+        self.limits.replace(copy)
     }
 }
 
@@ -275,7 +370,10 @@ pub(super) fn take_existing(dir: &Path) -> Result<DirLock, StoreError> {
 }
 
 fn refuse_lost_identity(dir: &Path) -> Result<(), StoreError> {
-    if dir.join(copy::FILE).exists() {
+    if [copy::SETTINGS, copy::LIMITS]
+        .iter()
+        .any(|name| dir.join(name).exists())
+    {
         return Err(StoreError::damaged_file(
             "identity is gone",
             &dir.join(identity::FILE),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Batch, Entry, LimitsCopy, Op, Store, StoreError};
+use super::{Batch, CopyChange, Entry, LimitsCopy, Op, Store, StoreError};
 
 /// An ordered map of bytes in memory with failures on demand.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl MemoryStore {
             .collect()
     }
 
-    /// The last copy of the limits that was written.
+    /// The copy of the limits as it was kept.
     pub fn copy(&self) -> Option<LimitsCopy> {
         self.state.lock().copy.clone()
     }
@@ -161,8 +161,11 @@ impl Store for MemoryStore {
         })
     }
 
-    fn write_copy(&self, copy: &LimitsCopy) -> Result<(), StoreError> {
-        self.call(|state| state.copy = Some(copy.clone()))
+    fn keep_copy(&self, change: &CopyChange) -> Result<(), StoreError> {
+        self.call(|state| {
+            let copy = state.copy.get_or_insert_default();
+            copy.apply(change);
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::standing::Standing;
 use crate::subject::{Subject, VeId};
 
 use super::copy::AccountCopy;
-use super::disk::{DATABASE, Options, schema_batch, take_existing};
+use super::disk::{Copy, DATABASE, Options, schema_batch, take_existing};
 use super::record::{self, AccountRecord, InfoRecord, key};
 use super::redb::Database;
 use super::rescue;
@@ -90,11 +90,13 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
     if let Some(copy) = &copy {
         found.fill_from(copy, &mut report);
     }
+    let mended = found.copy();
     let batch = found.into_batch(ve).ok_or_else(|| {
         let what = "no readable settings are left; set the quota up again";
         StoreError::damaged_file(what, dir)
     })?;
     build(dir, &batch)?;
+    Copy::new(dir, ve).replace(&mended)?;
     identity::write(dir, ve)?;
     Ok(report)
 }
@@ -116,31 +118,46 @@ impl Found {
     }
 
     /// Takes limits from the copy: those that were not found, and all of them where the database lost the commit
-    /// that the copy was made after.
+    /// that the copy was made after. Where the copy has damage too, what only the database has is kept.
     fn fill_from(&mut self, copy: &LimitsCopy, report: &mut Salvage) {
         let is_behind = self
             .info
             .as_ref()
             .is_none_or(|info| info.epoch < copy.epoch);
         if is_behind {
-            self.info = Some(copy.info());
+            self.info = copy.info.clone().or(self.info.take());
+        }
+        if is_behind && copy.damaged.is_empty() {
             for account in self.accounts.values_mut() {
                 account.limits = Limits::UNLIMITED;
                 account.deadlines = Deadlines::default();
             }
         }
-        for &AccountCopy {
-            subject,
-            limits,
-            deadlines,
-        } in &copy.accounts
-        {
+        if let Some(info) = &mut self.info {
+            info.epoch = info.epoch.max(copy.epoch);
+        }
+        for (&subject, kept) in &copy.accounts {
             if is_behind || !self.accounts.contains_key(&subject) {
                 let account = self.accounts.entry(subject).or_default();
-                account.limits = limits;
-                account.deadlines = deadlines;
+                account.limits = kept.limits;
+                account.deadlines = kept.deadlines;
                 report.from_copy.push(subject);
             }
+        }
+    }
+
+    /// The copy that goes with the new database.
+    fn copy(&self) -> LimitsCopy {
+        let accounts = self.accounts.iter();
+        let accounts = accounts.map(|(&subject, record)| AccountCopy::new(subject, record));
+        LimitsCopy {
+            epoch: self.info.as_ref().map_or(0, |info| info.epoch),
+            info: self.info.clone(),
+            accounts: accounts
+                .filter(AccountCopy::is_worth_keeping)
+                .map(|account| (account.subject, account))
+                .collect(),
+            damaged: Vec::new(),
         }
     }
 
@@ -174,15 +191,10 @@ fn check_identity(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<(), Stor
 }
 
 fn read_copy(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<Option<LimitsCopy>, StoreError> {
-    match LimitsCopy::read(dir) {
-        Ok(Some(copy)) => identity::check(ve, copy.ve).map(|()| Some(copy)),
-        Ok(None) => Ok(None),
-        Err(StoreError::Damaged { what, .. }) => {
-            report.lost.push(format!("the copy of limits: {what}"));
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
+    let copy = LimitsCopy::read(dir, ve)?;
+    let damaged = copy.iter().flat_map(|copy| &copy.damaged).cloned();
+    report.lost.extend(damaged);
+    Ok(copy)
 }
 
 /// Renames the database to a name with the time in it; durable when it returns.
@@ -225,8 +237,8 @@ fn rescue(
     found: &mut Found,
     report: &mut Salvage,
 ) {
-    let expected = copy.iter().flat_map(|copy| &copy.accounts);
-    let expected = expected.map(|account| key::account(account.subject));
+    let expected = copy.iter().flat_map(|copy| copy.accounts.keys());
+    let expected = expected.map(|&subject| key::account(subject));
     let read = rescue::each_readable(aside, expected, &mut |key, value| {
         rescue_entry(key, value, ve, found, report);
     });

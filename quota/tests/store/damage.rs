@@ -3,16 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use quota::store::copy::LimitsCopy;
 use quota::store::record::{AccountRecord, key};
 use quota::store::salvage::{Salvage, salvage};
 use quota::store::{Batch, DiskStore, Store as _, StoreError};
-use quota::{Limits, QuotaType, Subject, VeId};
+use quota::{Subject, VeId};
 use tempfile::TempDir;
 
 use crate::sample::{
-    VE, account, data, info, limits, open, open_error, put_account, put_info, read_account,
-    read_info, user,
+    VE, account, change, data, info, limits, open, open_error, put_account, put_info, read_account,
+    read_info, remove_copy, user, write_line,
 };
 
 const USERS: u32 = 2000;
@@ -31,9 +30,7 @@ fn store(dir: &Path) {
         put_account(&mut batch, *subject, account);
     }
     store.commit(&batch).unwrap();
-    store
-        .write_copy(&LimitsCopy::new(&info(EPOCH), accounts))
-        .unwrap();
+    store.keep_copy(&change(EPOCH, &accounts)).unwrap();
 }
 
 /// Checks that all limits are in force again, and says how many accounts kept their usage.
@@ -120,7 +117,7 @@ fn no_damage_to_the_database_panics_hangs_or_loses_limits() {
 fn a_damaged_page_costs_no_more_than_its_own_records() {
     let dir = TempDir::new().unwrap();
     store(dir.path());
-    fs::remove_file(dir.path().join("limits.json")).unwrap();
+    remove_copy(dir.path());
     let sound = fs::read(data(dir.path())).unwrap();
     let (mut part, mut all, mut nothing) = (0, 0, 0);
     for from in (0..sound.len()).step_by(BLOCK) {
@@ -203,17 +200,15 @@ fn a_database_that_lost_an_administrative_change_is_noticed_and_brought_up_to_it
         ..AccountRecord::default()
     };
     let accounts = [(user(3), changed), (Subject::Ve, ve)];
-    LimitsCopy::new(&newer, accounts).write(dir.path()).unwrap();
+    let store = open(dir.path());
+    store.keep_copy(&change(newer.epoch, &accounts)).unwrap();
+    drop(store);
     assert!(open_error(dir.path()).is_damage());
     salvage(dir.path(), VE).unwrap();
     let open = open(dir.path());
     assert_eq!(read_account(&open, user(3)), Some(changed));
     assert_eq!(read_account(&open, Subject::Ve), Some(ve));
-    let unlimited = AccountRecord {
-        limits: Limits::UNLIMITED,
-        ..account(4)
-    };
-    assert_eq!(read_account(&open, user(4)), Some(unlimited));
+    assert_eq!(read_account(&open, user(4)), Some(account(4)));
     assert!(read_info(&open).unwrap().epoch > newer.epoch);
 }
 
@@ -279,7 +274,7 @@ fn a_salvage_that_was_interrupted_goes_on_where_it_was() {
 fn without_settings_anywhere_salvage_says_so_and_changes_nothing_for_good() {
     let dir = TempDir::new().unwrap();
     store(dir.path());
-    fs::remove_file(dir.path().join("limits.json")).unwrap();
+    remove_copy(dir.path());
     fs::write(data(dir.path()), b"").unwrap();
     assert!(salvage(dir.path(), VE).is_err_and(|error| error.is_damage()));
     assert!(open_error(dir.path()).is_damage());
@@ -299,12 +294,11 @@ fn salvage_leaves_a_held_a_foreign_and_a_newer_store_alone() {
         salvage(dir.path(), VeId::new(5)),
         Err(StoreError::ForeignVe { .. })
     ));
-    fs::write(dir.path().join("limits.json"), r#"{"format": 7}"#).unwrap();
+    let before = fs::read(data(dir.path())).unwrap();
+    write_line(&dir.path().join("settings.copy"), r#"{"format": 7}"#);
     assert!(matches!(
         salvage(dir.path(), VE),
         Err(StoreError::NewerFormat { found: 7, .. })
     ));
-    let users = key::prefix(QuotaType::User);
-    let open = open(dir.path());
-    assert_eq!(open.scan(users, b"", 9999).unwrap().len(), USERS as usize);
+    assert_eq!(fs::read(data(dir.path())).unwrap(), before);
 }

@@ -2,14 +2,13 @@
 
 use std::fs;
 
-use quota::store::copy::{AccountCopy, LimitsCopy};
+use quota::VeId;
 use quota::store::record::{self, InfoRecord, key};
 use quota::store::salvage::salvage;
 use quota::store::{Batch, DiskStore, Store as _, StoreError};
-use quota::{Deadlines, Timestamp, VeId};
 use tempfile::TempDir;
 
-use crate::sample::{DATABASE, VE, data, info, limits, names, open, open_error, user};
+use crate::sample::{DATABASE, VE, change, data, info, names, open, open_error, user};
 
 fn put(store: &DiskStore, key: &[u8], info: &InfoRecord) {
     let mut batch = Batch::new();
@@ -106,7 +105,7 @@ fn a_removed_store_is_missing_and_can_be_made_again() {
     let dir = dir.path().join("101");
     let store = DiskStore::create(&dir, VE).unwrap();
     put(&store, b"a", &info(7));
-    store.write_copy(&LimitsCopy::new(&info(7), [])).unwrap();
+    store.keep_copy(&change(7, [])).unwrap();
     drop(store);
     DiskStore::remove(&dir, VE).unwrap();
     assert!(!dir.exists());
@@ -174,46 +173,6 @@ fn a_commit_of_ten_thousand_records_is_whole() {
         let expected = (id % 2 == 1).then_some(u64::from(id));
         assert_eq!(epoch(&store, &key(id)), expected, "{id}");
     }
-}
-
-#[test]
-fn the_copy_of_limits_reads_back_and_replaces_the_earlier_one() {
-    let dir = TempDir::new().unwrap();
-    let store = DiskStore::create(dir.path(), VE).unwrap();
-    assert_eq!(LimitsCopy::read(dir.path()).unwrap(), None);
-    let mut copy = LimitsCopy::new(&info(0), []);
-    store.write_copy(&copy).unwrap();
-    copy.accounts.push(AccountCopy {
-        subject: user(1000),
-        limits: limits(4095),
-        deadlines: Deadlines {
-            space: Some(Timestamp::new(9)),
-            inodes: None,
-        },
-    });
-    store.write_copy(&copy).unwrap();
-    assert_eq!(LimitsCopy::read(dir.path()).unwrap(), Some(copy));
-    assert_eq!(
-        names(dir.path()),
-        ["identity", "limits.json", "lock", DATABASE]
-    );
-}
-
-#[test]
-fn a_copy_of_a_newer_format_or_with_other_text_is_told_apart() {
-    let dir = TempDir::new().unwrap();
-    fs::write(
-        dir.path().join("limits.json"),
-        r#"{"format": 2, "unheard": "of"}"#,
-    )
-    .unwrap();
-    let newer = LimitsCopy::read(dir.path());
-    assert!(matches!(
-        newer,
-        Err(StoreError::NewerFormat { found: 2, known: 1 })
-    ));
-    fs::write(dir.path().join("limits.json"), r#"{"format": 1}"#).unwrap();
-    assert!(LimitsCopy::read(dir.path()).is_err_and(|error| error.is_damage()));
 }
 
 // Of before the first release: named, with the remedy; nothing is touched.

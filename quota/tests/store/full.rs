@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quota::store::copy::LimitsCopy;
+use quota::store::copy::{AccountCopy, CopyChange, LimitsCopy};
 use quota::store::record::InfoRecord;
 use quota::store::{Batch, DiskStore, Store as _, StoreError};
 use tempfile::TempDir;
@@ -36,6 +36,14 @@ fn commit(store: &DiskStore, epoch: u64) -> Result<(), StoreError> {
     store.commit(&batch)
 }
 
+fn change(epoch: u64, accounts: u32) -> CopyChange {
+    let copied = |id| AccountCopy::new(user(id), &account(id));
+    CopyChange {
+        info: info(epoch),
+        accounts: (0..accounts).map(copied).collect(),
+    }
+}
+
 fn fill(path: &Path) {
     let zeros = vec![0; 64 << 10];
     let mut file = fs::File::create(path).unwrap();
@@ -54,7 +62,7 @@ fn child() {
     let dir = Path::new(&dir);
     let store = DiskStore::create(&dir.join("store"), VE).unwrap();
     commit(&store, 1).unwrap();
-    store.write_copy(&LimitsCopy::new(&info(1), [])).unwrap();
+    store.keep_copy(&change(1, 1)).unwrap();
     fill(&dir.join("filler"));
 
     let mut acknowledged = 1;
@@ -68,7 +76,7 @@ fn child() {
         })
         .expect("the file system gets full");
     assert!(matches!(refused, StoreError::NoSpace { .. }), "{refused}");
-    let copied = store.write_copy(&LimitsCopy::new(&info(9), []));
+    let copied = store.keep_copy(&change(9, 500));
     assert!(matches!(copied, Err(StoreError::NoSpace { .. })));
     // The first tries open the store again at once, later ones have to wait.
     let mut paused = false;
@@ -101,13 +109,10 @@ fn child() {
     drop(store);
     let store = open(&dir.join("store"));
     assert_eq!(read_info(&store).unwrap().epoch, 7000);
-    assert_eq!(
-        LimitsCopy::read(&dir.join("store"))
-            .unwrap()
-            .unwrap()
-            .private,
-        info(1).private
-    );
+    let copy = LimitsCopy::read(&dir.join("store"), VE).unwrap().unwrap();
+    let (info, accounts) = (copy.info.unwrap(), copy.accounts);
+    assert_eq!(info.private, self::info(1).private);
+    assert_eq!((accounts.len(), copy.damaged.len()), (1, 0));
 }
 
 #[test]

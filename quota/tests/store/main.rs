@@ -9,6 +9,7 @@
     reason = "a test states what it expects"
 )]
 
+mod copy;
 mod crash;
 mod damage;
 mod disk;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use quota::store::copy::{AccountCopy, CopyChange};
 use quota::store::record::{self, AccountRecord, InfoRecord, key};
 use quota::store::{Batch, DiskStore, Store as _, StoreError};
 use quota::{Bytes, GracePeriods, Inodes, Limit, Limits, Subject, Timestamp, Uid, Usage, VeId};
@@ -74,12 +75,37 @@ pub(crate) fn read_info(store: &DiskStore) -> Result<InfoRecord, StoreError> {
     Ok(record::decode(&key, &value).unwrap())
 }
 
+/// What the copy is to know of these accounts.
+pub(crate) fn change<'a>(
+    epoch: u64,
+    accounts: impl IntoIterator<Item = &'a (Subject, AccountRecord)>,
+) -> CopyChange {
+    let accounts = accounts.into_iter();
+    CopyChange {
+        info: info(epoch),
+        accounts: accounts
+            .map(|(subject, record)| AccountCopy::new(*subject, record))
+            .collect(),
+    }
+}
+
 pub(crate) fn open(dir: &Path) -> DiskStore {
     DiskStore::open(dir, VE).unwrap()
 }
 
 pub(crate) fn open_error(dir: &Path) -> StoreError {
     DiskStore::open(dir, VE).err().expect("an error")
+}
+
+pub(crate) fn remove_copy(dir: &Path) {
+    fs::remove_file(dir.join("settings.copy")).unwrap();
+    fs::remove_file(dir.join("limits.copy")).unwrap();
+}
+
+/// A file of one line of a copy, with a right checksum.
+pub(crate) fn write_line(path: &Path, json: &str) {
+    let checksum = crc32fast::hash(json.as_bytes());
+    fs::write(path, format!("{checksum:08x} {json}\n")).unwrap();
 }
 
 /// All names in a directory.

@@ -33,7 +33,7 @@ fn a_held_store_is_an_error_at_once() {
     assert!(host.vzquota_ok("-b stat 101").contains(" 102400 204800 "));
 }
 
-// S54: a damaged database, or one that is gone, is named; one command mends it.
+// S54, S64: a damaged database, or one that is gone, is named; one command mends it.
 #[test]
 fn a_damaged_store_is_named_and_mended_on_request() {
     let host = Host::new();
@@ -89,7 +89,7 @@ fn a_store_of_another_version_is_named_with_what_to_do_and_kept() {
         assert!(ended.err.contains("vzquota init"), "{line}: {ended:?}");
     }
     assert_eq!(host.simfs(&["check", "101", "--repair"]).code, 8);
-    assert!(state.join("db").is_dir() && state.join("limits.json").exists());
+    assert!(state.join("db").is_dir() && state.join("limits.copy").exists());
 }
 
 #[test]

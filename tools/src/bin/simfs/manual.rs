@@ -29,7 +29,7 @@ fn pages() -> Vec<Page> {
         Part::item("/vz/root/VEID", "where they are mounted"),
         Part::item(
             "/var/lib/simfs/VEID",
-            "the quota database, and limits.json, a readable copy of what was set",
+            "the quota database, and settings.copy and limits.copy, a readable copy of what was set",
         ),
         Part::item(
             "/run/simfs/VEID",

@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use quota::VeId;
-use quota::store::LimitsCopy;
+use quota::store::StoreError;
+use quota::store::copy::settings;
 use simfs::control::{Client, ClientError};
 use simfs::mount::MountOptions;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
-use simfs_tools::ve_handle::VeError;
+use simfs_tools::ve_handle::{VeError, open_stored};
 
 use crate::args::MountArgs;
 use crate::start::{Plan, start};
@@ -72,15 +73,18 @@ pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, St
     })
 }
 
-/// The private area that the record's totals belong to, from the readable copy beside the store. The store itself is left to
-/// the daemon: it compares again.
+/// The private area that the record's totals belong to, from the readable copy beside the store, else from the store. The
+/// store itself is the daemon's: it compares again.
 fn recorded_private(paths: &Paths, ve: VeId) -> Result<PathBuf, String> {
-    match LimitsCopy::read(&paths.state_dir(ve)) {
+    match settings(&paths.state_dir(ve)) {
         Ok(Some(copy)) => Ok(copy.private.into()),
-        Ok(None) => Err(format!(
-            "{}, or mount without limits with --no-quota",
-            VeError::NoRecord { ve }
-        )),
+        Ok(None) | Err(StoreError::Damaged { .. }) => match open_stored(paths, ve) {
+            Ok(engine) => Ok(engine.info().private),
+            Err(error @ VeError::NoRecord { .. }) => {
+                Err(format!("{error}, or mount without limits with --no-quota"))
+            }
+            Err(error) => Err(error.to_string()),
+        },
         Err(error) => Err(error.to_string()),
     }
 }
