@@ -38,4 +38,5 @@ mod service;
 mod statfs;
 mod storm;
 mod transfer;
+mod unmount;
 mod xattr;

@@ -13,6 +13,7 @@ mod service;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,9 @@ use service::{EventLog, VeService};
 const WORKERS: usize = 2;
 /// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less.
 const DESCRIPTORS: usize = 4096;
+
+/// The file in the run directory that says where the VE is mounted.
+pub const MOUNTPOINT_NOTE: &str = "mountpoint";
 
 /// What is to be mounted, and how.
 #[derive(Clone, Debug)]
@@ -266,8 +270,18 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
     }
 }
 
+/// Notes where the VE is mounted, for whoever finds both processes dead.
+fn note_mountpoint(config: &Config) {
+    let file = config.run_dir.join(MOUNTPOINT_NOTE);
+    if let Err(error) = fs::write(&file, config.mountpoint.as_os_str().as_bytes()) {
+        tracing::warn!(file = %file.display(), %error, "not noted where the VE is mounted");
+    }
+}
+
 /// Removes what containers were given of this mount.
 fn clear_container_parts(config: &Config) {
+    // Nothing is mounted any more.
+    let _ = fs::remove_file(config.run_dir.join(MOUNTPOINT_NOTE));
     let decoy = config
         .run_dir
         .parent()
@@ -313,6 +327,7 @@ fn serve(
         "cannot mount at {}",
         config.mountpoint.display()
     )))?;
+    note_mountpoint(config);
     let negotiation = Negotiation {
         passthrough: config.options.passthrough,
         own_ids: config.options.own_ids,
@@ -346,6 +361,7 @@ fn serve(
         config.mountpoint.display()
     ));
     let served = connection.serve();
+    service.nobody_uses_it();
     manager.stopping();
     drop(quotactl);
     service.stop_counting();

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod exit;
+pub mod holders;
 pub mod keys;
 pub mod logging;
 pub mod manual;

@@ -239,6 +239,8 @@ pub enum ErrorKind {
     Invalid,
     /// The mount is in use, or another long request runs.
     Busy,
+    /// Unmounted here, but another mount namespace, or an open file, has it still: the daemon serves until that ends.
+    Held,
     /// The VE has no quota record.
     NoRecord,
     /// This program cannot do that.

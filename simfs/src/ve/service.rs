@@ -5,6 +5,7 @@ mod counting;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use quota::store::memory::MemoryStore;
@@ -21,6 +22,9 @@ use crate::fs::Fs;
 use crate::keeper::Link;
 use crate::private::PrivateArea;
 use crate::sys::task::DeviceNumber;
+
+/// How long after an unmount the last user may take to go: those of a VE that was ended are on their way out.
+const LAST_USER_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Answers the requests of the host's administrators.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ struct Now {
     checking: Option<Progress>,
     recovering: Option<Progress>,
     stopping: bool,
+    /// The kernel has ended the connection: no mount of it is left anywhere.
+    unused: bool,
     /// Set once the mount is gone: how the last commit went.
     ended: Option<Result<(), String>>,
     commit_error: Option<String>,
@@ -81,6 +87,12 @@ impl VeService {
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
         }
+    }
+
+    /// No mount of the file system is left, in any namespace, and nobody has a file of it open.
+    pub(super) fn nobody_uses_it(&self) {
+        self.progress.lock().unused = true;
+        self.gone.notify_all();
     }
 
     /// The mount is gone and the last commit was tried.
@@ -165,24 +177,30 @@ impl VeService {
     }
 
     fn stop(&self, lazy: bool) -> Reply {
-        if let Err(error) = self.link.unmount(lazy) {
-            let remedy = if error.raw_os_error() == Some(libc::EBUSY) {
-                return failed(
-                    ErrorKind::Busy,
-                    format!(
-                        "{} is in use: end what uses it (fuser -vm {0} lists it), or detach it with --lazy",
-                        self.mountpoint.display()
-                    ),
-                );
-            } else {
-                error.to_string()
-            };
-            return failed(ErrorKind::System, remedy);
+        match self.link.unmount(lazy) {
+            Ok(()) => {}
+            // Taken away already, by an earlier order or by umount(8).
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                let place = self.mountpoint.display();
+                return failed(ErrorKind::Busy, format!("{place} is in use"));
+            }
+            Err(error) => return failed(ErrorKind::System, error.to_string()),
         }
         let mut now = self.progress.lock();
         now.stopping = true;
         if lazy {
             return Reply::Done { changed: true };
+        }
+        let deadline = Instant::now() + LAST_USER_PATIENCE;
+        while !now.unused {
+            if self.gone.wait_until(&mut now, deadline).timed_out() && !now.unused {
+                let place = self.mountpoint.display();
+                return failed(
+                    ErrorKind::Held,
+                    format!("{place} is unmounted, but still used from elsewhere"),
+                );
+            }
         }
         loop {
             match &now.ended {

@@ -1,6 +1,8 @@
 //! `simfs umount`.
 
-use std::io::ErrorKind;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,8 +11,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use simfs::control::{Client, ClientError, Reply, Request, SOCKET_NAME, VeStatus};
+use simfs::control::{
+    Client, ClientError, ErrorKind, Reply, Request, RequestError, SOCKET_NAME, VeStatus,
+};
+use simfs::ve::MOUNTPOINT_NOTE;
+use simfs::{decoy, oci};
 use simfs_tools::exit::{Failure, SimfsExit};
+use simfs_tools::holders;
 use simfs_tools::paths::Paths;
 
 use crate::{Outcome, failed};
@@ -39,7 +46,7 @@ fn stop(mut client: Client, lazy: bool) -> Outcome {
     let processes = processes(&status);
     match client.request(&Request::Stop { lazy }) {
         Ok(_) => {}
-        Err(error @ ClientError::Refused(_)) => return Err(failed(error)),
+        Err(ClientError::Refused(error)) => return Err(refused(&error, &status)),
         // It did not answer; the mount can be taken away from it all the same.
         Err(_) => detach(&status.mountpoint, lazy)?,
     }
@@ -49,6 +56,27 @@ fn stop(mut client: Client, lazy: bool) -> Outcome {
         }
     }
     Ok(SimfsExit::Ok)
+}
+
+/// Why it is not gone, and whose doing that is.
+fn refused(error: &RequestError, status: &VeStatus) -> Failure<SimfsExit> {
+    let daemon = [Some(status.pid), status.keeper_pid];
+    let daemon: Vec<u32> = daemon.into_iter().flatten().collect();
+    let who = || {
+        let found = holders::of(status.device, &daemon);
+        holders::in_words(&found).unwrap_or_else(|| "nobody who can be seen from here".into())
+    };
+    match error.kind {
+        ErrorKind::Busy => failed(format!(
+            "{error} by {}: end that, or detach it with --lazy",
+            who()
+        )),
+        ErrorKind::Held => failed(format!(
+            "{error}, by {}: the daemon serves and counts it until that ends",
+            who()
+        )),
+        _ => failed(error),
+    }
 }
 
 /// The processes that serve the VE, by descriptors that no other process can take over.
@@ -75,15 +103,25 @@ fn wait(process: &OwnedFd) -> Result<(), Failure<SimfsExit>> {
 
 /// Takes away what a daemon that died left: its mount, its socket.
 fn detach_dead(paths: &Paths, ve: VeId) -> Outcome {
+    let run_dir = paths.run_dir(ve);
     let root = paths.root(ve).map_err(failed)?;
-    let socket = paths.run_dir(ve).join(SOCKET_NAME);
-    let is_left = is_mount(&root);
-    if is_left {
-        detach(&root, true)?;
+    let note = run_dir.join(MOUNTPOINT_NOTE);
+    let noted = std::fs::read(&note).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+    let places = [noted.ok(), Some(root.clone())];
+    let mut is_left = false;
+    for place in places.into_iter().flatten() {
+        if is_dead_mount(&place) {
+            detach(&place, true)?;
+            is_left = true;
+        }
     }
+    let _not_there = std::fs::remove_file(&note);
+    decoy::release(&paths.runs(), ve).map_err(failed)?;
+    oci::remove_host_node(&run_dir).map_err(failed)?;
+    let socket = run_dir.join(SOCKET_NAME);
     match std::fs::remove_file(&socket) {
         Ok(()) => Ok(SimfsExit::Ok),
-        Err(error) if error.kind() != ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(format!("{}: {error}", socket.display())))
         }
         Err(_) if is_left => Ok(SimfsExit::Ok),
@@ -103,7 +141,12 @@ fn detach(mountpoint: &Path, lazy: bool) -> Result<(), Failure<SimfsExit>> {
     unmount(mountpoint, flags).map_err(|error| failed(format!("{}: {error}", mountpoint.display())))
 }
 
-/// Whether a file system of this program is mounted there, also one whose daemon is dead.
+/// Whether a file system of this program is mounted there whose daemon is dead.
+fn is_dead_mount(path: &Path) -> bool {
+    is_mount(path) && path.metadata().is_err()
+}
+
+/// Whether a file system of this program is mounted there.
 fn is_mount(path: &Path) -> bool {
     let Ok(table) = std::fs::read_to_string("/proc/self/mounts") else {
         return false;
