@@ -17,7 +17,7 @@ pub use engine::{engine_reply, request_error};
 pub use quota::Difference;
 
 pub use protocol::{CheckReport, ErrorKind, Progress, Reply, Request, RequestError};
-pub use protocol::{VeState, VeStatus};
+pub use protocol::{Upgrade, UpgradeOutcome, VeState, VeStatus};
 pub use server::{Server, Service};
 
 /// The socket's name in the VE's run directory.

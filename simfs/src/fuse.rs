@@ -2,15 +2,21 @@
 //!
 //! Every number, name and size in a request is a guest's: what cannot be converted is refused here, once.
 
+mod backing;
 pub mod convert;
 pub mod errno;
+pub mod gate;
+pub mod handshake;
 mod locality;
+pub mod opcode;
 pub mod session;
 pub mod text;
+mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,7 +29,6 @@ use fuser::{
 };
 use rustix::fs::XattrFlags;
 
-use crate::accounting::Caller;
 use crate::error::{FsError, FsResult};
 use crate::fs::attr::SetAttr;
 use crate::fs::data::{BackingMaker, Opened, WriteRequest};
@@ -32,12 +37,15 @@ use crate::fs::policy::BackingToken;
 use crate::fs::{Entry, Fs};
 use crate::handle::HandleId;
 use crate::node::NodeId;
+use crate::shared::Shared;
 use crate::sys::cpu::CpuOf;
 use crate::sys::creds;
 use crate::sys::file::FallocateMode;
 
+use backing::Backing;
 use convert::{attributes, dev_from_kernel, set_time};
 use errno::errno;
+use gate::Gate;
 
 /// How long the kernel may keep names and attributes: for good, since nobody else changes the private area.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -72,28 +80,13 @@ pub struct Adapter {
     fs: Arc<Fs>,
     negotiation: Negotiation,
     callers: Option<CpuOf>,
-}
-
-/// The kernel's number for a backing file; closed on drop.
-#[derive(Debug)]
-struct Backing(fuser::BackingId);
-
-impl BackingToken for Backing {
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    /// For passthrough: another number of the connection's descriptor.
+    device: Arc<OwnedFd>,
 }
 
 impl Adapter {
-    /// An adapter to these file operations.
-    pub fn new(fs: Arc<Fs>, negotiation: Negotiation) -> Self {
-        Self {
-            fs,
-            negotiation,
-            callers: CpuOf::open().ok(),
-        }
-    }
-
     /// A worker acts for its callers; once, before it does so first, it gets an identity of its own.
     fn prepare_worker() -> io::Result<()> {
         if !PREPARED.get() {
@@ -103,12 +96,9 @@ impl Adapter {
         Ok(())
     }
 
-    fn caller(req: &Request) -> Caller {
-        Caller {
-            uid: req.uid(),
-            gid: req.gid(),
-            pid: req.pid(),
-        }
+    /// Registers a backing file for passthrough.
+    fn register(&self, file: BorrowedFd<'_>) -> io::Result<Arc<dyn BackingToken>> {
+        Ok(Arc::new(Backing::open(&self.device, file)?))
     }
 
     fn made(&self, make: impl FnOnce() -> FsResult<Entry>, reply: ReplyEntry) {
@@ -163,13 +153,6 @@ impl Adapter {
         errno(error)
     }
 
-    /// A request has come: its worker stays near those who ask.
-    fn asked(&self, req: &Request) {
-        if let Some(callers) = &self.callers {
-            locality::note(callers, req.pid());
-        }
-    }
-
     fn attribute_ttl(&self, id: NodeId) -> Duration {
         if self.fs.attributes_may_drift(id) {
             NEVER
@@ -199,12 +182,8 @@ fn open_flags(opened: &Opened) -> FopenFlags {
     flags
 }
 
-fn backing_of(opened: &Opened) -> Option<&fuser::BackingId> {
-    let token = opened.backing.as_ref()?;
-    token
-        .as_any()
-        .downcast_ref::<Backing>()
-        .map(|backing| &backing.0)
+fn backing_of(opened: &Opened) -> Option<&Backing> {
+    opened.backing.as_ref()?.as_any().downcast_ref()
 }
 
 fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -224,7 +203,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::LOOKUP, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         match self.fs.lookup(Place {
             parent: node(parent),
             name,
@@ -242,7 +224,10 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::GETATTR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let id = node(ino);
         match self.fs.getattr(id) {
             Ok(stat) => {
@@ -273,7 +258,10 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::SETATTR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let id = node(ino);
         let set = SetAttr {
             mode,
@@ -283,7 +271,7 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        match self.fs.setattr(Self::caller(req), id, fh.map(handle), set) {
+        match self.fs.setattr(turn.caller(), id, fh.map(handle), set) {
             Ok(stat) => {
                 reply.attr(
                     &self.attribute_ttl(id),
@@ -295,7 +283,10 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::READLINK, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         match self.fs.readlink(node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(self.errno(&error)),
@@ -312,14 +303,17 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::MKNOD, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let place = Place {
             parent: node(parent),
             name,
         };
         let device = dev_from_kernel(rdev);
         self.made(
-            || self.fs.mknod(Self::caller(req), place, mode, umask, device),
+            || self.fs.mknod(turn.caller(), place, mode, umask, device),
             reply,
         );
     }
@@ -333,19 +327,22 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::MKDIR, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let place = Place {
             parent: node(parent),
             name,
         };
-        self.made(
-            || self.fs.mkdir(Self::caller(req), place, mode, umask),
-            reply,
-        );
+        self.made(|| self.fs.mkdir(turn.caller(), place, mode, umask), reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::UNLINK, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(
             self.fs.unlink(Place {
                 parent: node(parent),
@@ -356,7 +353,10 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::RMDIR, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(
             self.fs.rmdir(Place {
                 parent: node(parent),
@@ -374,16 +374,16 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::SYMLINK, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let place = Place {
             parent: node(parent),
             name: link_name,
         };
         self.made(
-            || {
-                self.fs
-                    .symlink(Self::caller(req), place, target.as_os_str())
-            },
+            || self.fs.symlink(turn.caller(), place, target.as_os_str()),
             reply,
         );
     }
@@ -398,7 +398,10 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::RENAME, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let from = Place {
             parent: node(parent),
             name,
@@ -410,7 +413,7 @@ impl Filesystem for Adapter {
         let flags = crate::sys::file::RenameFlags::from_bits_retain(flags.bits());
         let result = Self::prepare_worker()
             .map_err(FsError::from)
-            .and_then(|()| self.fs.rename(Self::caller(req), from, to, flags));
+            .and_then(|()| self.fs.rename(turn.caller(), from, to, flags));
         self.done(result, reply);
     }
 
@@ -422,23 +425,29 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::LINK, newparent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let place = Place {
             parent: node(newparent),
             name: newname,
         };
-        self.reply_entry(self.fs.link(Self::caller(req), node(ino), place), reply);
+        self.reply_entry(self.fs.link(turn.caller(), node(ino), place), reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.asked(req);
-        let make: &mut BackingMaker<'_> = &mut |fd| Ok(Arc::new(Backing(reply.open_backing(fd)?)));
-        let result = self.fs.open(Self::caller(req), node(ino), flags.0, make);
+        let turn = match self.turn(req, opcode::OPEN, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
+        let make: &mut BackingMaker<'_> = &mut |fd| self.register(fd);
+        let result = self.fs.open(turn.caller(), node(ino), flags.0, make);
         match result {
             Ok((id, opened)) => {
                 let (fh, flags) = (FileHandle(id.get()), open_flags(&opened));
                 match backing_of(&opened) {
-                    Some(backing) => reply.opened_passthrough(fh, flags, backing),
+                    Some(backing) => backing.reply_open(reply, fh, flags),
                     None => reply.opened(fh, flags),
                 }
             }
@@ -456,7 +465,10 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::CREATE, parent) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         if let Err(error) = Self::prepare_worker() {
             return reply.error(self.errno(&error.into()));
         }
@@ -464,10 +476,10 @@ impl Filesystem for Adapter {
             parent: node(parent),
             name,
         };
-        let make: &mut BackingMaker<'_> = &mut |fd| Ok(Arc::new(Backing(reply.open_backing(fd)?)));
+        let make: &mut BackingMaker<'_> = &mut |fd| self.register(fd);
         let result = self
             .fs
-            .create(Self::caller(req), place, mode, umask, flags, make);
+            .create(turn.caller(), place, mode, umask, flags, make);
         match result {
             Ok((entry, id, opened)) => {
                 let attr = attributes(entry.node.id().get(), &entry.stat);
@@ -475,7 +487,7 @@ impl Filesystem for Adapter {
                 let (fh, flags) = (FileHandle(id.get()), open_flags(&opened));
                 match backing_of(&opened) {
                     Some(backing) => {
-                        reply.created_passthrough(&FOREVER, &attr, generation, fh, flags, backing);
+                        backing.reply_create(reply, &FOREVER, &attr, generation, fh, flags);
                     }
                     None => reply.created(&FOREVER, &attr, generation, fh, flags),
                 }
@@ -487,7 +499,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -495,7 +507,10 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::READ, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         with_buffer(size, |buffer| {
             match self.fs.read(handle(fh), offset, buffer) {
                 Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
@@ -507,7 +522,7 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -516,7 +531,10 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::WRITE, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let request = WriteRequest {
             offset,
             data,
@@ -525,7 +543,7 @@ impl Filesystem for Adapter {
             sync: flags.0 & libc::O_DSYNC != 0,
             whole: flags.0 & libc::O_DIRECT != 0,
         };
-        match self.fs.write(Self::caller(req), handle(fh), request) {
+        match self.fs.write(turn.caller(), handle(fh), request) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(0)),
             Err(error) => reply.error(self.errno(&error)),
         }
@@ -538,24 +556,41 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _: &Request,
-        _: INodeNo,
+        req: &Request,
+        ino: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = match self.turn(req, opcode::RELEASE, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(self.fs.release(handle(fh)), reply);
     }
 
-    fn fsync(&self, req: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        self.asked(req);
+    fn fsync(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _turn = match self.turn(req, opcode::FSYNC, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(self.fs.fsync(handle(fh), datasync), reply);
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::OPENDIR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         match self.fs.opendir(node(ino)) {
             Ok(id) => {
                 let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -568,12 +603,15 @@ impl Filesystem for Adapter {
     fn readdir(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::READDIR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let result = self.fs.readdir(handle(fh), offset, &mut |listed| {
             let kind = convert::kind(listed.kind);
             reply.add(INodeNo(listed.ino), listed.position, kind, listed.name)
@@ -587,12 +625,15 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::READDIRPLUS, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let result = self
             .fs
             .readdirplus(handle(fh), offset, &mut |listed, entry| {
@@ -621,16 +662,34 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _turn = match self.turn(req, opcode::RELEASEDIR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(self.fs.releasedir(handle(fh)), reply);
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        let _turn = match self.turn(req, opcode::FSYNCDIR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(self.fs.fsyncdir(handle(fh)), reply);
     }
 
-    fn statfs(&self, req: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.asked(req);
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = match self.turn(req, opcode::STATFS, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         match self.fs.statfs() {
             Ok(view) => reply.statfs(
                 view.total,
@@ -656,33 +715,47 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        self.asked(req);
+        let turn = match self.turn(req, opcode::SETXATTR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         self.done(
             self.fs
-                .setxattr(Self::caller(req), node(ino), name, value, flags),
+                .setxattr(turn.caller(), node(ino), name, value, flags),
             reply,
         );
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.asked(req);
+        let _turn = match self.turn(req, opcode::GETXATTR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.reply_xattr(size, reply, |buffer| {
             self.fs.getxattr(node(ino), name, buffer)
         });
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = match self.turn(req, opcode::LISTXATTR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.reply_xattr(size, reply, |buffer| self.fs.listxattr(node(ino), buffer));
     }
 
-    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = match self.turn(req, opcode::REMOVEXATTR, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         self.done(self.fs.removexattr(node(ino), name), reply);
     }
 
     fn ioctl(
         &self,
-        _: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         _: IoctlFlags,
@@ -691,6 +764,10 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyIoctl,
     ) {
+        let _turn = match self.turn(req, opcode::IOCTL, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         match self.fs.ioctl(node(ino), handle(fh), cmd, in_data) {
             Ok(data) => reply.ioctl(0, &data),
             Err(error) => reply.error(self.errno(&error)),
@@ -700,30 +777,38 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let turn = match self.turn(req, opcode::FALLOCATE, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         let mode = FallocateMode::from_raw(mode);
         self.done(
             self.fs
-                .fallocate(Self::caller(req), handle(fh), mode, offset, length),
+                .fallocate(turn.caller(), handle(fh), mode, offset, length),
             reply,
         );
     }
 
     fn lseek(
         &self,
-        _: &Request,
-        _: INodeNo,
+        req: &Request,
+        ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = match self.turn(req, opcode::LSEEK, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         match self.fs.lseek(handle(fh), offset, whence) {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(self.errno(&error)),
@@ -733,7 +818,7 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
         _: INodeNo,
@@ -743,11 +828,15 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let turn = match self.turn(req, opcode::COPY_FILE_RANGE, ino) {
+            Ok(turn) => turn,
+            Err(errno) => return reply.error(errno),
+        };
         // The reply has 32 bits for the number of bytes.
         let len = len.min(u64::from(u32::MAX) & !0xfff);
         let from = (handle(fh_in), offset_in);
         let to = (handle(fh_out), offset_out);
-        match self.fs.copy_file_range(Self::caller(req), from, to, len) {
+        match self.fs.copy_file_range(turn.caller(), from, to, len) {
             Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(0)),
             Err(error) => reply.error(self.errno(&error)),
         }

@@ -1,143 +1,583 @@
-//! The keeper: the small parent process of a VE's daemon.
+//! The keeper: the small parent process of a VE's daemons.
 //!
 //! It stays in the host's mount namespace while the daemon confines itself, makes the mount and takes it away when the
-//! daemon asks, and holds the device descriptor, so that the connection does not depend on the daemon's life. When the
-//! daemon ends without being asked, the keeper takes the dead mount away.
+//! daemon asks, and holds what must not be lost with a daemon: the device, and the descriptors that were deposited. A
+//! daemon that ends without being asked is followed by a successor, which finds all that by number. A daemon that hangs
+//! is ended first.
 //!
-//! The two talk over a socket pair: an order is one byte, the answer is an errno (0: done) and the device number of the
-//! mount (major and minor), four bytes each.
-//! No threads, no locks, no memory allocated while it waits.
+//! Invariants:
+//! 1. It parses nothing that a guest wrote, and nothing of a daemon's but the fixed orders of [`order`].
+//! 2. It waits for nothing but its daemon: what could wait for the daemon's answers (umount(2)) runs in a child of its own.
+//! 3. The device is open as long as it lives, and closed when it ends: guests never wait for nobody.
+//! 4. Successors run the program that the first daemon ran, whatever became of its file, until an upgrade names another;
+//!    the old one stays at hand until the new one has proven itself.
+//!
+//! One thread, no locks.
 
-use std::io::{self, Read, Write};
+mod deposits;
+mod link;
+mod order;
+mod outcome;
+mod restart;
+mod start;
+mod watchdog;
+
+use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 
 use crate::mount::{self, MountOptions};
+use crate::shared::Board;
+use crate::sys::fork::{self, Child, Ending, Forked};
 use crate::sys::task::DeviceNumber;
-use crate::sys::{fork, mount as sys_mount};
+use crate::sys::{fuse_dev, mount as sys_mount};
 
-/// What a daemon can ask of its keeper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Order {
-    /// Make the mount.
-    Mount = b'M',
-    /// Take it away, unless it is in use.
-    Unmount = b'U',
-    /// Take it out of the tree now; it ends when nobody uses it any more.
-    Detach = b'D',
-}
+use deposits::Deposits;
+use order::{ORDER_MAX, Order, answer};
+use restart::{Deaths, Verdict};
+use watchdog::{Step, Watchdog};
 
-/// The daemon's end.
+pub use link::{DepositNumber, Depository, Link, NoDepository};
+pub use outcome::{Attempt, Fate};
+pub use start::{COMMAND as SUCCESSOR_COMMAND, SuccessorArguments, packet_pair};
+pub use watchdog::Counts;
+
+/// With this exit code a daemon hands over to the program that it named.
+pub const HAND_OVER: i32 = 75;
+/// With this one it says that it cannot take over.
+pub const REFUSED: i32 = 76;
+/// How long a new program must serve before the old one is let go.
+const PROBATION: Duration = Duration::from_secs(3);
+
+/// What the keeper is there for.
 #[derive(Debug)]
-pub struct Link {
-    /// One order at a time; a leaf lock.
-    stream: Mutex<UnixStream>,
+pub struct Keeper<'a> {
+    /// Where the mount is made.
+    mountpoint: &'a Path,
+    options: &'a MountOptions,
+    device: OwnedFd,
+    mounted: Option<DeviceNumber>,
+    deposits: Deposits,
+    board: Option<Board>,
+    /// The deposit that is the shared memory.
+    memory: Option<u32>,
+    /// What successors run; `None` where it cannot be had: then there are none.
+    program: Option<OwnedFd>,
+    /// What the next one runs, once the daemon hands over.
+    candidate: Option<OwnedFd>,
+    /// A new program on probation: what ran before it.
+    previous: Option<OwnedFd>,
+    daemon: Option<Daemon>,
+    /// When the next daemon is to be started, while there is none.
+    due: Option<Instant>,
+    /// Takes the mount away.
+    helper: Option<Helper>,
+    was_ready: bool,
+    deaths: Deaths,
+    watchdog: Watchdog,
+    watch: Step,
+    attempts: u32,
 }
 
-impl Link {
-    /// The daemon's end of a socket pair.
-    pub fn new(stream: UnixStream) -> Self {
-        Self {
-            stream: Mutex::new(stream),
-        }
-    }
+/// The daemon of the moment.
+#[derive(Debug)]
+struct Daemon {
+    child: Child,
+    ended: OwnedFd,
+    link: OwnedFd,
+    /// Since when it serves requests.
+    ready: Option<Instant>,
+    /// Why it cannot take over.
+    refusal: Option<String>,
+}
 
-    /// Makes the mount, and tells its device number.
+/// A child that carries out an order which may have to wait for the daemon.
+#[derive(Debug)]
+struct Helper {
+    child: Child,
+    ended: OwnedFd,
+}
+
+/// What woke the keeper; several at once are possible.
+#[derive(Clone, Copy, Debug, Default)]
+struct Woken {
+    order: bool,
+    daemon_ended: bool,
+    helper_ended: bool,
+    request: bool,
+}
+
+impl<'a> Keeper<'a> {
+    /// The keeper of a daemon that was just forked, whose end of the link is the other one.
     ///
     /// # Errors
-    /// mount(2)'s own.
-    pub fn mount(&self) -> io::Result<DeviceNumber> {
-        self.ask(Order::Mount)
+    /// Where the daemon cannot be watched.
+    pub fn new(
+        mountpoint: &'a Path,
+        options: &'a MountOptions,
+        device: OwnedFd,
+        program: Option<OwnedFd>,
+        link: OwnedFd,
+        daemon: Child,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            mountpoint,
+            options,
+            device,
+            mounted: None,
+            deposits: Deposits::new(),
+            board: None,
+            memory: None,
+            program,
+            candidate: None,
+            previous: None,
+            daemon: Some(Daemon::new(daemon, link)?),
+            due: None,
+            helper: None,
+            was_ready: false,
+            deaths: Deaths::default(),
+            watchdog: Watchdog::new(options.watchdog),
+            watch: Step::Off,
+            attempts: 0,
+        })
     }
 
-    /// Takes the mount away; `lazy` also when it is in use.
-    ///
-    /// # Errors
-    /// EBUSY where it is in use.
-    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        self.ask(if lazy { Order::Detach } else { Order::Unmount })
-            .map(drop)
-    }
-
-    fn ask(&self, order: Order) -> io::Result<DeviceNumber> {
-        let mut stream = self.stream.lock();
-        stream.write_all(&[order as u8])?;
-        let mut number = || {
-            let mut bytes = [0; 4];
-            stream.read_exact(&mut bytes).map(|()| bytes)
+    /// Serves daemons until the mount has ended; the exit code (128 + signal where one ended the daemon).
+    pub fn run(mut self) -> i32 {
+        let code = loop {
+            let woken = match self.wait() {
+                Ok(woken) => woken,
+                Err(error) => {
+                    tracing::error!(%error, "the keeper cannot wait; the mount ends");
+                    break 1;
+                }
+            };
+            if let Some(code) = self.act(woken) {
+                break code;
+            }
         };
-        let (errno, major, minor) = (number()?, number()?, number()?);
-        match i32::from_ne_bytes(errno) {
-            0 => Ok((u32::from_ne_bytes(major), u32::from_ne_bytes(minor))),
-            errno => Err(io::Error::from_raw_os_error(errno)),
+        self.end();
+        code
+    }
+
+    fn act(&mut self, woken: Woken) -> Option<i32> {
+        if woken.order {
+            self.take_order();
+        }
+        if woken.helper_ended {
+            self.helper_ended();
+        }
+        if woken.daemon_ended
+            && let Some(code) = self.daemon_ended()
+        {
+            return Some(code);
+        }
+        let now = Instant::now();
+        if self.due.is_some_and(|due| due <= now)
+            && let Some(code) = self.start_daemon()
+        {
+            return Some(code);
+        }
+        let proven = |daemon: &Daemon| daemon.ready.is_some_and(|since| now >= since + PROBATION);
+        if self.previous.is_some() && self.daemon.as_ref().is_some_and(proven) {
+            self.settle(Fate::Running);
+        }
+        self.look_after(now, woken.request);
+        None
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) -> io::Result<Woken> {
+        type Mark = fn(&mut Woken);
+        let mut fds: [Option<(PollFd<'_>, Mark)>; 4] = [None, None, None, None];
+        let [order, daemon, helper, request] = &mut fds;
+        if let Some(present) = &self.daemon {
+            *order = Some((watched(&present.link), |woken| woken.order = true));
+            *daemon = Some((watched(&present.ended), |woken| woken.daemon_ended = true));
+        }
+        if let Some(present) = &self.helper {
+            *helper = Some((watched(&present.ended), |woken| woken.helper_ended = true));
+        }
+        if self.watch == Step::Request {
+            *request = Some((watched(&self.device), |woken| woken.request = true));
+        }
+        let (mut polled, marks): (Vec<_>, Vec<_>) = fds.into_iter().flatten().unzip();
+        let timeout = self.wake_time().map(|due| {
+            let left = due.saturating_duration_since(Instant::now());
+            // Never early: a look that comes too soon is one in vain.
+            Timespec::try_from(left + Duration::from_millis(1)).unwrap_or_default()
+        });
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            result => result?,
+        };
+        let mut woken = Woken::default();
+        for (fd, mark) in polled.iter().zip(marks) {
+            if !fd.revents().is_empty() {
+                mark(&mut woken);
+            }
+        }
+        Ok(woken)
+    }
+
+    /// When to wake without any event.
+    fn wake_time(&self) -> Option<Instant> {
+        let look = match self.watch {
+            Step::Look(at) => Some(at),
+            _ => None,
+        };
+        let since = self.daemon.as_ref().and_then(|daemon| daemon.ready);
+        let proven = since.filter(|_| self.previous.is_some());
+        let proven = proven.map(|since| since + PROBATION);
+        [look, proven, self.due].into_iter().flatten().min()
+    }
+
+    /// Sees whether the daemon still answers.
+    fn look_after(&mut self, now: Instant, request: bool) {
+        let due = match self.watch {
+            Step::Look(at) => at <= now,
+            Step::Request => request,
+            Step::Kill | Step::Off => false,
+        };
+        if !due {
+            return;
+        }
+        let Ok(device) = fuse_dev::look(&self.device) else {
+            return;
+        };
+        if !device.connected {
+            // The daemon sees it too, and ends.
+            self.watch = Step::Off;
+            return;
+        }
+        self.watch = self.watchdog.look(now, self.counts(), device.readable);
+        if self.watch == Step::Kill
+            && let Some(daemon) = &self.daemon
+        {
+            tracing::error!(
+                "the daemon finished no request for too long while some wait; ending it"
+            );
+            if let Err(error) = daemon.child.kill() {
+                tracing::error!(%error, "cannot end the daemon");
+            }
         }
     }
-}
 
-/// Serves a daemon until it ends, and returns its exit code (128 + signal where one ended it).
-///
-/// # Errors
-/// Where waiting for the daemon fails.
-pub fn serve(
-    mut link: UnixStream,
-    device: &OwnedFd,
-    mountpoint: &Path,
-    options: &MountOptions,
-    daemon: fork::Child,
-) -> io::Result<i32> {
-    let mut mounted = false;
-    let mut order = [0];
-    // The end of the stream is the end of the daemon.
-    while matches!(link.read(&mut order), Ok(1)) {
-        let result = match order {
-            [b'M'] => make(device, mountpoint, options),
-            [b'U'] => take_away(mountpoint, UnmountFlags::empty()),
-            [b'D'] => take_away(mountpoint, UnmountFlags::DETACH),
-            _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    fn counts(&self) -> Counts {
+        self.board
+            .as_ref()
+            .map_or_else(Counts::default, |board| Counts {
+                in_work: board.in_work(),
+                finished: board.finished(),
+            })
+    }
+
+    /// Carries out one order.
+    fn take_order(&mut self) {
+        let mut bytes = [0; ORDER_MAX];
+        let Some((length, fd)) = self.receive(&mut bytes) else {
+            return;
+        };
+        let Some(order) = bytes.get(..length).and_then(Order::decode) else {
+            return self.answer(Err(io::Error::from_raw_os_error(libc::EINVAL)));
+        };
+        match order {
+            Order::Mount => {
+                let made = self.make();
+                self.mounted = made.as_ref().ok().copied().or(self.mounted);
+                self.answer(made);
+            }
+            Order::Unmount => self.take_away_in_child(UnmountFlags::empty()),
+            Order::Detach => self.take_away_in_child(UnmountFlags::DETACH),
+            Order::Deposit => {
+                let fd = fd.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
+                let kept = fd.and_then(|fd| self.deposits.take_in(fd));
+                self.answer(kept.map(|number| (number, 0)));
+            }
+            Order::Withdraw(number) => self.deposits.withdraw(number),
+            Order::Share(number) => {
+                let shared = self.share(number);
+                self.answer(shared.map(|()| (0, 0)));
+            }
+            Order::Ready => self.is_ready(),
+            Order::Upgrade(path) => {
+                let opened = start::open_program(path);
+                let outcome = opened.map(|program| self.candidate = Some(program));
+                self.answer(outcome.map(|()| (0, 0)));
+            }
+            Order::Refuse(reason) => {
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.refusal = Some(reason.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Receives one packet; `None` at the end of the link.
+    fn receive(&mut self, bytes: &mut [u8]) -> Option<(usize, Option<OwnedFd>)> {
+        let daemon = self.daemon.as_mut()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut packet = [io::IoSliceMut::new(bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = rustix::net::recvmsg(&daemon.link, &mut packet, &mut control, flags);
+        let fd = control.drain().find_map(|item| match item {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        match received {
+            Ok(message) if message.bytes > 0 => Some((message.bytes, fd)),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            // The daemon is ending: its own descriptor tells when.
+            _ => {
+                daemon.cut_link();
+                None
+            }
+        }
+    }
+
+    fn answer(&self, result: io::Result<(u32, u32)>) {
+        if let Some(daemon) = &self.daemon {
+            // One that does not hear it any more is dead, and that is heard of soon.
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let _ = rustix::net::send(&daemon.link, &answer(result), flags);
+        }
+    }
+
+    fn share(&mut self, number: u32) -> io::Result<()> {
+        let deposit = self.deposits.get(number);
+        let memory = deposit.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        self.board = Some(Board::open(memory.try_clone_to_owned()?)?);
+        self.memory = Some(number);
+        Ok(())
+    }
+
+    fn is_ready(&mut self) {
+        let now = Instant::now();
+        self.was_ready = true;
+        if let Some(daemon) = &mut self.daemon {
+            daemon.ready = Some(now);
+        }
+        if self.board.is_some() {
+            self.watchdog.is_ready(now, self.counts());
+            self.watch = Step::Look(now);
+        }
+    }
+
+    fn make(&self) -> io::Result<DeviceNumber> {
+        mount::attach(self.device.as_fd(), self.mountpoint, self.options)?;
+        mount::device_number(self.mountpoint).inspect_err(|_| {
+            // Who asked hears of the first failure.
+            let _ = take_away(self.mountpoint, UnmountFlags::DETACH);
+        })
+    }
+
+    /// umount(2) may wait until the daemon has written what is in the cache, so it must not be the keeper that waits.
+    fn take_away_in_child(&mut self, flags: UnmountFlags) {
+        if self.helper.is_some() {
+            return self.answer(Err(io::Error::from_raw_os_error(libc::EALREADY)));
+        }
+        let started = fork::fork().and_then(|side| match side {
+            Forked::Child => {
+                let result = take_away(self.mountpoint, flags);
+                let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+                std::process::exit(result.map_or_else(errno, |()| 0));
+            }
+            Forked::Parent(child) => Ok(Helper {
+                ended: child.watch()?,
+                child,
+            }),
+        });
+        match started {
+            Ok(helper) => self.helper = Some(helper),
+            Err(error) => self.answer(Err(error)),
+        }
+    }
+
+    fn helper_ended(&mut self) {
+        let Some(helper) = self.helper.take() else {
+            return;
+        };
+        let result = match helper.child.wait() {
+            Ok(Ending::Exited(0)) => Ok((0, 0)),
+            Ok(Ending::Exited(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Ok(Ending::Killed(_)) => Err(io::Error::from_raw_os_error(libc::EINTR)),
+            Err(error) => Err(error),
         };
         if result.is_ok() {
-            mounted = order == [b'M'];
+            self.mounted = None;
         }
-        if link.write_all(&answer(result)).is_err() {
-            break;
+        self.answer(result);
+    }
+
+    /// Sees to the end of a daemon; the exit code if nobody follows it.
+    fn daemon_ended(&mut self) -> Option<i32> {
+        // What it said last counts.
+        while self.hear_the_rest() {}
+        let daemon = self.daemon.take()?;
+        let refusal = daemon.refusal;
+        let ending = daemon.child.wait().unwrap_or(Ending::Exited(1));
+        self.watch = Step::Off;
+        let is_served = fuse_dev::look(&self.device).is_ok_and(|device| device.connected);
+        if !self.was_ready || !is_served {
+            return Some(ending.code());
+        }
+        let now = Instant::now();
+        if ending == Ending::Exited(HAND_OVER)
+            && let Some(candidate) = self.candidate.take()
+        {
+            // A program that hands over has proven itself.
+            self.settle(Fate::Running);
+            self.previous = self.program.replace(candidate);
+            self.attempts = self.attempts.saturating_add(1);
+            self.tell(Fate::Starting);
+            self.due = Some(now);
+            return None;
+        }
+        let cause = refusal.unwrap_or_else(|| ending.to_string());
+        if let Some(previous) = self.previous.take() {
+            tracing::error!(
+                cause,
+                "the new program cannot serve; the old one takes over again"
+            );
+            self.program = Some(previous);
+            self.tell(Fate::Reverted(cause));
+            self.due = Some(now);
+            return None;
+        }
+        if let Some(board) = &self.board {
+            board.note_death(ending.status());
+            board.note_restart();
+        }
+        let finished = self.counts().finished;
+        match (ending, self.deaths.add(now, finished)) {
+            (Ending::Exited(REFUSED), _) | (_, Verdict::GiveUp) => {
+                tracing::error!(
+                    cause,
+                    "the daemon ends again and again; the mount is given up"
+                );
+                Some(ending.code())
+            }
+            (_, Verdict::Restart(pause)) => {
+                tracing::error!(
+                    cause,
+                    ?pause,
+                    "the daemon ended without being asked; starting a successor"
+                );
+                self.due = Some(now + pause);
+                None
+            }
         }
     }
-    let code = daemon.wait()?;
-    if mounted && code != 0 {
-        // Guests of a dead mount get errors either way; a mount that nobody serves must not stay in the tree.
-        if let Err(error) = take_away(mountpoint, UnmountFlags::DETACH) {
+
+    /// One more order of a daemon that is dead; false when there are no more.
+    fn hear_the_rest(&mut self) -> bool {
+        let mut bytes = [0; ORDER_MAX];
+        let Some((length, _not_kept)) = self.receive(&mut bytes) else {
+            return false;
+        };
+        match bytes.get(..length).and_then(Order::decode) {
+            Some(Order::Withdraw(number)) => self.deposits.withdraw(number),
+            Some(Order::Refuse(reason)) => {
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.refusal = Some(reason.to_owned());
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Starts the successor; the exit code if that is not possible.
+    fn start_daemon(&mut self) -> Option<i32> {
+        self.due = None;
+        let started = match (&self.program, self.memory) {
+            (Some(program), Some(memory)) => start::successor(program, &self.device, memory)
+                .and_then(|(child, link)| Daemon::new(child, link)),
+            _ => Err(io::Error::other("there is no program or no saved state")),
+        };
+        match started {
+            Ok(daemon) => {
+                let now = Instant::now();
+                self.daemon = Some(daemon);
+                self.watchdog.started(now, self.counts());
+                self.watch = Step::Look(now);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "no successor can be started; the mount is given up");
+                Some(1)
+            }
+        }
+    }
+
+    /// The probation is over, if there was one.
+    fn settle(&mut self, fate: Fate) {
+        if self.previous.take().is_some() {
+            self.tell(fate);
+        }
+    }
+
+    fn tell(&self, fate: Fate) {
+        let attempt = Attempt {
+            number: self.attempts,
+            fate,
+        };
+        if let Some(board) = &self.board
+            && !board.upgrade().write(&attempt.encode())
+        {
+            tracing::warn!("what came of the upgrade could not be noted");
+        }
+    }
+
+    /// Nobody serves the mount any more: it must not stay in the tree, nor keep guests waiting.
+    fn end(&mut self) {
+        if let Some(helper) = self.helper.take() {
+            let _ = helper.child.kill();
+            let _ = helper.child.wait();
+        }
+        let Some(ours) = self.mounted.take() else {
+            return;
+        };
+        let is_ours = match mount::device_number(self.mountpoint) {
+            Ok(found) => found == ours,
+            Err(error) => error.raw_os_error() == Some(libc::ENOTCONN),
+        };
+        if is_ours && let Err(error) = take_away(self.mountpoint, UnmountFlags::DETACH) {
             tracing::error!(%error, "cannot take the dead mount away");
         }
     }
-    Ok(code)
 }
 
-fn make(device: &OwnedFd, mountpoint: &Path, options: &MountOptions) -> io::Result<DeviceNumber> {
-    mount::attach(device.as_fd(), mountpoint, options)?;
-    mount::device_number(mountpoint).inspect_err(|_| {
-        // Who asked hears of the first failure.
-        let _ = take_away(mountpoint, UnmountFlags::DETACH);
-    })
+impl Daemon {
+    fn new(child: Child, link: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            ended: child.watch()?,
+            child,
+            link,
+            ready: None,
+            refusal: None,
+        })
+    }
+
+    /// Nothing comes from there any more: it must not wake the keeper again.
+    fn cut_link(&mut self) {
+        if let Ok((silent, _)) = packet_pair() {
+            self.link = silent;
+        }
+    }
 }
 
-fn take_away(mountpoint: &Path, flags: UnmountFlags) -> io::Result<DeviceNumber> {
-    sys_mount::unmount(mountpoint, UnmountFlags::NOFOLLOW | flags).map(|()| (0, 0))
+fn watched(fd: &OwnedFd) -> PollFd<'_> {
+    PollFd::new(fd, PollFlags::IN)
 }
 
-fn answer(result: io::Result<DeviceNumber>) -> Vec<u8> {
-    let (errno, (major, minor)) = match result {
-        Ok(device) => (0, device),
-        Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), (0, 0)),
-    };
-    [
-        errno.to_ne_bytes(),
-        major.to_ne_bytes(),
-        minor.to_ne_bytes(),
-    ]
-    .concat()
+fn take_away(mountpoint: &Path, flags: UnmountFlags) -> io::Result<()> {
+    sys_mount::unmount(mountpoint, UnmountFlags::NOFOLLOW | flags)
 }

@@ -4,9 +4,11 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::MountFlags;
+use serde::{Deserialize, Serialize};
 
 use crate::quotactl::AdminPolicy;
 use crate::resources::OOM_SCORE_ADJ;
@@ -20,7 +22,7 @@ pub const FS_TYPE: &str = "fuse.simfs";
 pub const DEFAULT_SOURCE: &str = "/dev/simfs";
 
 /// Every option that has an effect, and what it does.
-pub const OPTIONS: [(&str, &str); 17] = [
+pub const OPTIONS: [(&str, &str); 18] = [
     ("ro", "nothing can be changed through the mount"),
     ("rw", "the contrary; the default"),
     ("dev", "device nodes can be opened; the default"),
@@ -60,7 +62,16 @@ pub const OPTIONS: [(&str, &str); 17] = [
         "oom_score_adj=N",
         "how far the daemon is spared when memory runs out, from -1000 (always) to 1000 (killed first); -900 is the default",
     ),
+    (
+        "watchdog=SECONDS|off",
+        "how long requests may wait without any being answered before the daemon is ended and another takes over; 60 is the default",
+    ),
 ];
+
+/// Longer than any single request takes on a disk that works.
+const DEFAULT_WATCHDOG: Duration = Duration::from_secs(60);
+/// A day, in seconds.
+const WATCHDOG_MAX: u32 = 86_400;
 
 /// Options of fstab that concern others, not the mount.
 const TOLERATED: [&str; 14] = [
@@ -82,7 +93,8 @@ const TOLERATED: [&str; 14] = [
 const TOLERATED_PREFIXES: [&str; 2] = ["x-", "comment="];
 
 /// How a VE is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MountOptions {
     /// Nothing can be changed through the mount.
     pub read_only: bool,
@@ -104,6 +116,8 @@ pub struct MountOptions {
     pub own_ids: bool,
     /// How far the daemon is spared when memory runs out: its `oom_score_adj`.
     pub oom_score_adj: i16,
+    /// How long requests may wait without any being finished before the daemon is ended and started anew.
+    pub watchdog: Option<Duration>,
 }
 
 impl Default for MountOptions {
@@ -119,6 +133,7 @@ impl Default for MountOptions {
             quota_admin: AdminPolicy::RootOfVe,
             own_ids: false,
             oom_score_adj: OOM_SCORE_ADJ,
+            watchdog: Some(DEFAULT_WATCHDOG),
         }
     }
 }
@@ -229,6 +244,10 @@ impl MountOptions {
                 })?;
                 Ok(())
             }
+            Some(("watchdog", value)) => {
+                self.watchdog = watchdog(value)?;
+                Ok(())
+            }
             _ if is_tolerated(option) => Ok(()),
             _ => Err(MountOptionError::Unknown(option.to_owned())),
         }
@@ -247,6 +266,20 @@ impl MountOptions {
             self.atime == AtimePolicy::Strictatime,
         );
         flags
+    }
+}
+
+fn watchdog(value: &str) -> Result<Option<Duration>, MountOptionError> {
+    match (value, value.parse::<u32>()) {
+        ("off", _) => Ok(None),
+        (_, Ok(seconds)) if (1..=WATCHDOG_MAX).contains(&seconds) => {
+            Ok(Some(Duration::from_secs(u64::from(seconds))))
+        }
+        _ => Err(MountOptionError::Value {
+            option: "watchdog",
+            value: value.to_owned(),
+            wanted: "give seconds from 1 to 86400, or off",
+        }),
     }
 }
 
@@ -314,9 +347,18 @@ mod tests {
             let (name, values) = option.split_once('=').unwrap_or((option, ""));
             for value in values.split('|') {
                 let text = [name, value].join(if value.is_empty() { "" } else { "=" });
+                let text = text.replace("SECONDS", "5");
                 assert!(MountOptions::parse(&text).is_ok(), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn the_watchdog_has_a_limit_or_none() {
+        let limit = |text| MountOptions::parse(text).unwrap().watchdog;
+        assert_eq!(limit(""), Some(Duration::from_secs(60)));
+        assert_eq!(limit("watchdog=5"), Some(Duration::from_secs(5)));
+        assert_eq!(limit("watchdog=5,watchdog=off"), None);
     }
 
     #[test]
@@ -327,5 +369,9 @@ mod tests {
         assert!(MountOptions::parse("passthrough=maybe").is_err());
         assert!(MountOptions::parse("quotaadmin=everybody").is_err());
         assert!(MountOptions::parse("fsname=").is_err());
+        for bad in ["", "0", "-1", "86401", "soon", "4294967296"] {
+            let error = MountOptions::parse(&format!("watchdog={bad}")).unwrap_err();
+            assert!(error.to_string().contains("from 1 to 86400"), "{error}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::quotactl::id_map::IdMap;
 use crate::sys::process::{CallerLook, UserNamespace};
+use crate::sys::task::NamespaceId;
 
 /// Looks callers up in /proc.
 #[derive(Debug)]
@@ -45,6 +46,12 @@ impl Privileges {
         if let Ok(namespace) = self.processes.user_namespace(pid) {
             *self.ve.lock() = Some(namespace);
         }
+    }
+
+    /// The VE runs in this user namespace, as a predecessor learnt.
+    pub fn adopt_ve(&self, namespace: NamespaceId) {
+        let (_, number) = namespace.numbers();
+        *self.ve.lock() = Some(UserNamespace::new(number));
     }
 
     /// CAP_SYS_RESOURCE: second-level limits do not hold.

@@ -33,4 +33,4 @@ pub mod sync;
 pub const SOCKET_NAME: &str = "quotactl.sock";
 
 pub use caller::AdminPolicy;
-pub use notify::{OpenListener, QuotactlConfig, QuotactlService};
+pub use notify::{Kept, Left, QuotactlConfig, QuotactlService};

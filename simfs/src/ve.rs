@@ -2,55 +2,36 @@
 //!
 //! Processes: the caller of [`start`] forks the keeper ([`crate::keeper`]), which forks the daemon. The daemon opens
 //! everything that can fail, has the keeper mount, and reports through a pipe that the mount answers; only then
-//! does [`start`] return.
+//! does [`start`] return. A daemon that ends without being asked is followed by a [`successor`](succeed).
 //!
 //! Stop order: the mount goes first (no request can come any more), then the service for quota tools, then the control
 //! socket, then the housekeeper; then late changes are settled, and the last commit ends it.
 
+mod daemon;
 mod recovery;
+mod saved;
 mod service;
+mod successor;
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
-use quota::store::DiskStore;
-use quota::{Engine, EngineError, Environment, VeId};
+use quota::{EngineError, VeId};
 
-use crate::accounting::Accounting;
-use crate::accounting::growth::Growth;
-use crate::confine;
-use crate::control::Server;
 use crate::decoy;
-use crate::fs::{Fs, Settings};
-use crate::fuse::Negotiation;
-use crate::fuse::session::{Connection, KernelCache};
-use crate::housekeeper::Housekeeper;
-use crate::keeper::{self, Link};
+use crate::keeper::{self, Keeper, Link};
 use crate::mount::{MountOptionError, MountOptions};
-use crate::node::{Found, Nodes};
-use crate::notify::Manager;
 use crate::oci;
-use crate::private::{PrivateArea, PrivateError};
-use crate::privileges::Privileges;
-use crate::quotactl::{self, QuotactlConfig, QuotactlService};
+use crate::private::PrivateError;
 use crate::resources;
 use crate::sys::fork::{self, Forked};
-use crate::sys::task::DeviceNumber;
-use crate::sys::{file, fuse_dev, proc_fd, stat};
+use crate::sys::{exec, fuse_dev};
 
-use service::{EventLog, VeService};
-
-/// Workers that read requests. Few: each costs a buffer, and a wake-up on another CPU costs more than most requests.
-const WORKERS: usize = 2;
-/// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less.
-const DESCRIPTORS: usize = 4096;
+pub use successor::succeed;
 
 /// The file in the run directory that says where the VE is mounted.
 pub const MOUNTPOINT_NOTE: &str = "mountpoint";
@@ -146,7 +127,7 @@ pub fn start(config: Config) -> Result<(), StartError> {
             match report.strip_prefix("ready") {
                 Some(_) => Ok(()),
                 None => {
-                    let code = keeper.wait().unwrap_or(1);
+                    let code = keeper.wait().map_or(1, fork::Ending::code);
                     Err(StartError::Daemon(if report.is_empty() {
                         format!(
                             "the daemon ended with code {code}; see {}",
@@ -236,7 +217,10 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
             );
         }
     };
-    let (link, daemon_link) = match UnixStream::pair() {
+    let program = exec::own_program().map_err(|error| {
+        tracing::warn!(%error, "the daemon's program is not at hand: it will have no successor");
+    });
+    let (link, daemon_link) = match keeper::packet_pair() {
         Ok(pair) => pair,
         Err(error) => return tell(reports, &format!("socketpair: {error}")),
     };
@@ -244,18 +228,23 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
         Err(error) => tell(reports, &format!("cannot fork: {error}")),
         Ok(Forked::Parent(daemon)) => {
             drop((reports, daemon_link));
-            let code = keeper::serve(link, &device, &config.mountpoint, &config.options, daemon)
-                .unwrap_or_else(|error| {
-                    tracing::error!(%error, "cannot wait for the daemon");
-                    1
-                });
+            let (mountpoint, options) = (&config.mountpoint, &config.options);
+            let code = Keeper::new(mountpoint, options, device, program.ok(), link, daemon)
+                .map_or_else(
+                    |error| {
+                        tracing::error!(%error, "cannot watch the daemon");
+                        1
+                    },
+                    Keeper::run,
+                );
             clear_container_parts(config);
             code
         }
         Ok(Forked::Child) => {
-            drop(link);
+            drop((link, program));
             let mut reports = Some(reports);
-            let code = match serve(config, device, Link::new(daemon_link), &mut reports) {
+            let link = Arc::new(Link::new(daemon_link));
+            let code = match daemon::first(config, device, link, &mut reports) {
                 Ok(()) => 0,
                 Err(error) => match reports.take() {
                     Some(reports) => tell(reports, &error.to_string()),
@@ -267,14 +256,6 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
             };
             std::process::exit(code);
         }
-    }
-}
-
-/// Notes where the VE is mounted, for whoever finds both processes dead.
-fn note_mountpoint(config: &Config) {
-    let file = config.run_dir.join(MOUNTPOINT_NOTE);
-    if let Err(error) = fs::write(&file, config.mountpoint.as_os_str().as_bytes()) {
-        tracing::warn!(file = %file.display(), %error, "not noted where the VE is mounted");
     }
 }
 
@@ -292,273 +273,6 @@ fn clear_container_parts(config: &Config) {
     if let Err(error) = oci::remove_host_node(&config.run_dir) {
         tracing::warn!(%error, "device node left behind");
     }
-}
-
-/// The daemon's life.
-fn serve(
-    config: &Config,
-    device: OwnedFd,
-    link: Link,
-    reports: &mut Option<UnixStream>,
-) -> Result<(), StartError> {
-    let area = Arc::new(PrivateArea::open(&config.private, config.options.atime)?);
-    let (state, run) = (config.state_dir.as_path(), config.run_dir.as_path());
-    let kept: &[&Path] = if config.quota { &[state, run] } else { &[run] };
-    // In the background the daemon is nobody's service: whoever started it was told by its return.
-    let manager = match config.foreground {
-        true => Manager::of_environment(),
-        false => Manager::default(),
-    };
-    proc_fd::prepare().map_err(StartError::step("/proc"))?;
-    let boot = recovery::boot_id();
-    confine::enter(kept, &run.join("root"))
-        .map_err(StartError::step("the daemon cannot confine itself"))?;
-    let journal = recovery::Service::prepare(run, config.ve, &boot, &area);
-    let engine = open_engine(config, &area, &journal)?;
-    let recovered = begin_service(config, &engine, &area, &journal)?;
-    count_if_new(&engine, &area)?;
-    let housekeeper = Arc::new(Housekeeper::default());
-    let privileges =
-        Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
-    let fs = Arc::new(assemble(config, &engine, &area, &housekeeper, &privileges)?);
-    fs.resume(recovered.touched);
-    let link = Arc::new(link);
-    let number = link.mount().map_err(StartError::step(format!(
-        "cannot mount at {}",
-        config.mountpoint.display()
-    )))?;
-    note_mountpoint(config);
-    let negotiation = Negotiation {
-        passthrough: config.options.passthrough,
-        own_ids: config.options.own_ids,
-    };
-    let connection = Connection::open(device, fs.clone(), negotiation, WORKERS)
-        .map_err(StartError::step("the kernel refused the connection"))?;
-    let quotactl = serve_quotactl(config, number, &engine, privileges, &area)?;
-    let service = Arc::new(VeService::new(
-        config,
-        number,
-        fs.clone(),
-        engine.clone(),
-        link.clone(),
-    ));
-    let server = Server::start(&config.run_dir, service.clone())
-        .map_err(StartError::step("cannot listen on the control socket"))?;
-    let cleaner = start_housekeeper(&fs, &housekeeper, connection.kernel_cache(), &service)?;
-    if recovered.is_unknown {
-        service
-            .start_recovery()
-            .map_err(StartError::step("cannot start a thread"))?;
-    }
-    stop_on_signal(link).map_err(StartError::step("cannot wait for signals"))?;
-    tracing::info!(ve = %config.ve, mountpoint = %config.mountpoint.display(), "mounted");
-    if let Some(mut reports) = reports.take() {
-        let _ = reports.write_all(b"ready");
-    }
-    manager.ready(&format!(
-        "VE {} at {}",
-        config.ve,
-        config.mountpoint.display()
-    ));
-    let served = connection.serve();
-    service.nobody_uses_it();
-    manager.stopping();
-    drop(quotactl);
-    service.stop_counting();
-    housekeeper.stop();
-    let _ = cleaner.join();
-    service.note_loss();
-    let ended = finish(config, &fs, &engine, &journal);
-    service.mount_is_gone(&ended);
-    drop(server);
-    served.map_err(StartError::step("the connection to the kernel broke"))?;
-    ended
-}
-
-/// Settles and commits what is left when nobody can ask any more.
-fn finish(
-    config: &Config,
-    fs: &Fs,
-    engine: &Engine,
-    journal: &recovery::Service,
-) -> Result<(), StartError> {
-    // Closing a file may change what it occupies.
-    fs.close_all();
-    fs.accounting().finish_late();
-    let reserved = engine.reserved();
-    if !reserved.is_zero() {
-        tracing::error!(ve = %config.ve, ?reserved, "promises are left behind");
-    }
-    engine.end_service()?;
-    journal.end();
-    tracing::info!(ve = %config.ve, "unmounted, totals committed");
-    Ok(())
-}
-
-fn open_engine(
-    config: &Config,
-    area: &PrivateArea,
-    journal: &recovery::Service,
-) -> Result<Engine, StartError> {
-    let environment = Environment {
-        clock: Arc::new(quota::SystemClock),
-        events: Arc::new(EventLog::new(config.ve)),
-    };
-    if !config.quota {
-        return service::without_limits(config, area, environment);
-    }
-    let store = DiskStore::open(&config.state_dir, config.ve).map_err(EngineError::from)?;
-    let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
-    let recorded = engine.info().private;
-    if recorded != config.private {
-        return Err(StartError::OtherPrivate {
-            recorded,
-            given: config.private.clone(),
-        });
-    }
-    Ok(engine)
-}
-
-/// Without a record there is nothing to lose.
-fn begin_service(
-    config: &Config,
-    engine: &Engine,
-    area: &PrivateArea,
-    journal: &recovery::Service,
-) -> Result<recovery::Recovered, StartError> {
-    if !config.quota {
-        return Ok(recovery::Recovered::default());
-    }
-    Ok(journal.begin(engine, area)?)
-}
-
-/// A record that was made before its private area holds nothing, not even the root directory: then count what is there now.
-fn count_if_new(engine: &Engine, area: &PrivateArea) -> Result<(), StartError> {
-    if !engine.account(quota::Subject::Ve)?.usage.inodes.is_zero() {
-        return Ok(());
-    }
-    let counted = crate::scan::scan(area, &mut ())
-        .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
-    let _ = engine.replace_usage(&counted)?;
-    Ok(())
-}
-
-fn assemble(
-    config: &Config,
-    engine: &Engine,
-    area: &Arc<PrivateArea>,
-    housekeeper: &Arc<Housekeeper>,
-    privileges: &Arc<Privileges>,
-) -> Result<Fs, StartError> {
-    let failed = || StartError::step("private area");
-    let root = area.root_fd().try_clone_to_owned().map_err(failed())?;
-    let descriptors = DESCRIPTORS.min(open_files_limit() / 4);
-    let found = Found {
-        stat: stat::stat_fd(&root).map_err(failed())?,
-        handle: area.root_handle().copied(),
-        held: Some(Arc::new(root)),
-    };
-    let nodes = Arc::new(Nodes::new(area.clone(), found, descriptors));
-    let block_size = u64::from(area.statfs().map_err(failed())?.block_size);
-    let growth = Growth::new(area.backing(), block_size);
-    let accounting = Accounting::new(
-        engine.clone(),
-        growth,
-        nodes.clone(),
-        privileges.clone(),
-        housekeeper.clone(),
-    );
-    let settings = Settings {
-        passthrough: config.options.passthrough,
-        open_files: open_files_limit(),
-    };
-    Ok(Fs::new(area.clone(), nodes, accounting, settings))
-}
-
-/// Lets the VE's own tools manage its second level. Without a record there is nothing to manage.
-fn serve_quotactl(
-    config: &Config,
-    device: DeviceNumber,
-    engine: &Engine,
-    privileges: Arc<Privileges>,
-    area: &PrivateArea,
-) -> Result<Option<QuotactlService>, StartError> {
-    if !config.quota {
-        return Ok(None);
-    }
-    let settings = QuotactlConfig {
-        socket_path: config.run_dir.join(quotactl::SOCKET_NAME),
-        device,
-        policy: config.options.quota_admin,
-        own_ids: config.options.own_ids,
-    };
-    let learn = move |pid| privileges.learn_ve(pid);
-    let whole = area
-        .open_for_sync()
-        .map_err(StartError::step("private area"))?;
-    let sync = move || file::syncfs(&whole);
-    QuotactlService::start(settings, Arc::new(engine.clone()), learn, sync)
-        .map(Some)
-        .map_err(StartError::step("cannot serve quota tools"))
-}
-
-fn start_housekeeper(
-    fs: &Arc<Fs>,
-    housekeeper: &Arc<Housekeeper>,
-    kernel: KernelCache,
-    service: &Arc<VeService>,
-) -> Result<thread::JoinHandle<()>, StartError> {
-    let (fs, housekeeper, service) = (fs.clone(), housekeeper.clone(), service.clone());
-    let work = move || {
-        housekeeper.run(&mut || {
-            let accounting = fs.accounting();
-            let next = accounting.look_again(&mut |node| kernel.forget_attributes(node.id()));
-            service.note_loss();
-            match accounting.engine().commit() {
-                Ok(()) => {
-                    service.note_commit(None);
-                    next
-                }
-                Err(error) => {
-                    tracing::error!(%error, "totals could not be committed; trying again");
-                    service.note_commit(Some(error.to_string()));
-                    Some(std::time::Instant::now() + crate::housekeeper::COMMIT_INTERVAL)
-                }
-            }
-        });
-    };
-    thread::Builder::new()
-        .name("housekeeper".into())
-        .stack_size(256 * 1024)
-        .spawn(work)
-        .map_err(StartError::step("cannot start a thread"))
-}
-
-/// A signal that asks for an end takes the mount away; the daemon ends when the last user is gone.
-fn stop_on_signal(link: Arc<Link>) -> io::Result<()> {
-    let signals = fork::block_end_signals()?;
-    thread::Builder::new()
-        .name("signals".into())
-        .stack_size(128 * 1024)
-        .spawn(move || {
-            while let Ok(signal) = signals.wait() {
-                tracing::info!(signal, "asked to end; unmounting");
-                if link.unmount(false).is_err()
-                    && let Err(error) = link.unmount(true)
-                {
-                    tracing::error!(%error, "cannot unmount");
-                }
-            }
-        })?;
-    Ok(())
-}
-
-fn open_files_limit() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit
-        .current
-        .and_then(|limit| usize::try_from(limit).ok())
-        .unwrap_or(DESCRIPTORS * 4)
 }
 
 /// Refuses a place where something is mounted.

@@ -13,11 +13,12 @@
 
 #[path = "support/filtered.rs"]
 mod filtered;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quota::store::memory::MemoryStore;
@@ -25,7 +26,9 @@ use quota::{
     Bytes, Engine, Environment, Gid, GracePeriod, Inodes, Limit, Limits, LimitsChange, Owner,
     Scope, Setup, Subject, Uid, Usage, VeId,
 };
-use simfs::quotactl::{AdminPolicy, QuotactlConfig, QuotactlService};
+use simfs::keeper::{DepositNumber, Depository};
+use simfs::quotactl::{AdminPolicy, Kept, Left, QuotactlConfig, QuotactlService, notify};
+use simfs::shared::{Shape, Shared};
 
 use filtered::{Lines, PART, SOCKET};
 
@@ -80,6 +83,18 @@ impl Bench {
         bench
     }
 
+    fn config(&self, policy: AdminPolicy) -> QuotactlConfig {
+        let device = std::fs::metadata(self.dir.path()).unwrap().st_dev();
+        let device = (rustix::fs::major(device), rustix::fs::minor(device));
+        QuotactlConfig {
+            socket_path: self.socket(),
+            device,
+            policy,
+            own_ids: false,
+            kept: None,
+        }
+    }
+
     fn start(&mut self, policy: AdminPolicy) {
         self.start_with(policy, || Ok(()));
     }
@@ -89,14 +104,7 @@ impl Bench {
         policy: AdminPolicy,
         sync: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
     ) {
-        let device = std::fs::metadata(self.dir.path()).unwrap().st_dev();
-        let device = (rustix::fs::major(device), rustix::fs::minor(device));
-        let config = QuotactlConfig {
-            socket_path: self.socket(),
-            device,
-            policy,
-            own_ids: false,
-        };
+        let config = self.config(policy);
         self.service = Some(
             QuotactlService::start(config, Arc::new(self.engine.clone()), drop, sync).unwrap(),
         );
@@ -131,7 +139,7 @@ impl Bench {
     fn wait_for_listeners(&self, count: usize) {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let open = self.service.as_ref().unwrap().listeners().unwrap().len();
+            let open = self.service.as_ref().unwrap().listener_count();
             if open == count {
                 return;
             }
@@ -342,9 +350,40 @@ fn dying_callers_and_a_flood_leave_the_service_whole() {
     bench.run("commands", &[]).expect("getquota", 0);
 }
 
+/// In the keeper's place.
+#[derive(Debug, Default)]
+struct Holder(Mutex<Vec<OwnedFd>>);
+
+impl Depository for Holder {
+    fn deposit(&self, fd: BorrowedFd<'_>) -> std::io::Result<DepositNumber> {
+        let kept = fd.try_clone_to_owned()?;
+        let number = kept.as_raw_fd().try_into().unwrap();
+        self.0.lock().unwrap().push(kept);
+        Ok(DepositNumber::new(number))
+    }
+
+    fn withdraw(&self, number: DepositNumber) {
+        let is_other = |fd: &OwnedFd| fd.as_raw_fd() != i32::try_from(number.get()).unwrap();
+        self.0.lock().unwrap().retain(is_other);
+    }
+}
+
 #[test]
 fn a_successor_serves_the_listeners_of_the_one_before() {
     let mut bench = Bench::new(AdminPolicy::RootOfVe);
+    drop(bench.service.take());
+    let ve = VeId::new(101);
+    let handle_bytes = 32;
+    let shared = Arc::new(Shared::create(Shape { ve, handle_bytes }).unwrap());
+    let holder = Arc::new(Holder::default());
+    let kept = Some(Kept::new(shared.clone(), holder.clone()));
+    let config = QuotactlConfig {
+        kept,
+        ..bench.config(AdminPolicy::RootOfVe)
+    };
+    let level = Arc::new(bench.engine.clone());
+    let service = QuotactlService::start(config.clone(), level.clone(), drop, || Ok(())).unwrap();
+    bench.service = Some(service);
     let mut child = Held(
         bench
             .command("patient", &[])
@@ -353,20 +392,33 @@ fn a_successor_serves_the_listeners_of_the_one_before() {
             .unwrap(),
     );
     bench.wait_for_listeners(1);
-    let service = bench.service.take().unwrap();
-    let kept = service.listeners().unwrap();
-    service.stop();
+    bench.service.take().unwrap().stop();
     assert!(!bench.socket().exists());
     // The child calls while nobody serves.
     drop(child.0.stdin.take());
     std::thread::sleep(Duration::from_millis(50));
     assert!(child.0.try_wait().unwrap().is_none());
-    bench.start(AdminPolicy::RootOfVe);
-    for listener in kept {
-        bench.service.as_ref().unwrap().adopt(listener).unwrap();
-    }
+    let memory = shared.fd().try_clone_to_owned().unwrap();
+    let (again, inheritance) = Shared::adopt(memory).unwrap();
+    assert_eq!(inheritance.listeners.len(), 1);
+    let config = QuotactlConfig {
+        kept: Some(Kept::new(Arc::new(again), holder.clone())),
+        ..config
+    };
+    let mut descriptors = std::mem::take(&mut *holder.0.lock().unwrap())
+        .into_iter()
+        .collect();
+    let mut left = Left {
+        listeners: &inheritance.listeners,
+        calls: &inheritance.notifications,
+        descriptors: &mut descriptors,
+    };
+    let socket = notify::bind(&bench.socket()).unwrap();
+    let service = QuotactlService::serve(config, socket, Some(&mut left), level, drop, || Ok(()));
+    bench.service = Some(service.unwrap());
     let output = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
     Lines::parse(&output).expect("next", 0);
+    assert_eq!(descriptors.numbers().count(), 0, "all were taken over");
 }
 
 #[test]
@@ -390,6 +442,7 @@ fn the_socket_is_for_root_and_replaces_a_stale_one() {
         device: (0, 0),
         policy: AdminPolicy::RootOfVe,
         own_ids: false,
+        kept: None,
     };
     assert!(
         QuotactlService::start(config, Arc::new(bench.engine.clone()), drop, || Ok(())).is_err()

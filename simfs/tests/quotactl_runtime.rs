@@ -75,6 +75,7 @@ impl Host {
             device: DEVICE,
             policy: AdminPolicy::RootOfVe,
             own_ids: false,
+            kept: None,
         };
         let service = QuotactlService::start(config, level.clone(), drop, || Ok(())).unwrap();
         Self {

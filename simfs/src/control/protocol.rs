@@ -89,8 +89,12 @@ pub enum Request {
         /// Detach at once, although files are in use, and end when the last of them is closed.
         lazy: bool,
     },
-    /// Replaces the daemon by the installed program.
-    Upgrade,
+    /// Has another program take over. Where that begins, the connection ends without an answer, and what came of it is in
+    /// [`VeStatus::upgrade`].
+    Upgrade {
+        /// The program, as the host sees it.
+        program: PathBuf,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -163,6 +167,39 @@ pub struct VeStatus {
     pub handles: u64,
     /// Promises that could not be kept, in words.
     pub degraded: Vec<String>,
+    /// The program that serves the VE.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
+    /// How many daemons ended without being asked, each followed by a successor.
+    #[serde(default)]
+    pub restarts: u64,
+    /// How the last of them ended.
+    #[serde(default)]
+    pub last_death: Option<String>,
+    /// The last attempt to have another program take over.
+    #[serde(default)]
+    pub upgrade: Option<Upgrade>,
+}
+
+/// An attempt to have another program take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// Counts up from 1 while the mount lives.
+    pub attempt: u32,
+    /// What came of it.
+    pub outcome: UpgradeOutcome,
+}
+
+/// What came of an attempt to have another program take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeOutcome {
+    /// It was started a moment ago.
+    Starting,
+    /// It serves.
+    Running,
+    /// It could not, for this reason; the program before it serves.
+    Reverted(String),
 }
 
 /// What a running VE is doing beside serving.

@@ -72,19 +72,24 @@ struct Connection {
 }
 
 impl Server {
-    /// Listens on `run_dir/control.sock`. The directory is made if absent and closed to all but its owner; the
-    /// socket of a dead daemon is replaced.
+    /// Binds `run_dir/control.sock` and listens on it; see [`bind`] and [`Self::serve`].
     ///
     /// # Errors
-    /// `AddrInUse` when a live daemon listens there; else what the system calls say.
+    /// Theirs.
     pub fn start(run_dir: &Path, service: Arc<dyn Service>) -> io::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(run_dir)?;
-        fs::set_permissions(run_dir, Permissions::from_mode(0o700))?;
+        Self::serve(bind(run_dir)?, run_dir, service)
+    }
+
+    /// Listens on a socket that [`bind`] made, here or in a predecessor.
+    ///
+    /// # Errors
+    /// What the system calls say.
+    pub fn serve(
+        listener: UnixListener,
+        run_dir: &Path,
+        service: Arc<dyn Service>,
+    ) -> io::Result<Self> {
         let socket = run_dir.join(super::SOCKET_NAME);
-        let listener = bind(run_dir, &socket)?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -160,20 +165,31 @@ impl Shared {
     }
 }
 
-fn bind(run_dir: &Path, socket: &Path) -> io::Result<UnixListener> {
+/// Makes the socket `run_dir/control.sock`. The directory is made if absent and closed to all but its owner; the socket
+/// of a dead daemon is replaced.
+///
+/// # Errors
+/// `AddrInUse` when a live daemon listens there; else what the system calls say.
+pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)?;
+    fs::set_permissions(run_dir, Permissions::from_mode(0o700))?;
+    let socket = run_dir.join(super::SOCKET_NAME);
     let address = Address::of(run_dir)?;
     match address.connect() {
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
         Err(ClientError::NotRunning) => {}
         Err(error) => return Err(io::Error::other(error)),
     }
-    match fs::remove_file(socket) {
+    match fs::remove_file(&socket) {
         Ok(()) => debug!(socket = %socket.display(), "replaced the socket of a dead daemon"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(address.path())?;
-    fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use fuser::{Config, InitFlags, KernelConfig, Notifier, Session, SessionACL};
 
+use super::gate::Gate;
+use super::handshake::{self, Handshake};
 use super::{Adapter, INodeNo, MAX_REQUEST, Negotiation};
 use crate::fs::Fs;
 use crate::node::NodeId;
+use crate::shared::Shared;
+use crate::sys::cpu::CpuOf;
 
 /// What every mount wants; each one is used where the kernel has it.
 ///
@@ -74,22 +78,39 @@ pub struct Connection {
 #[derive(Clone, Debug)]
 pub struct KernelCache(Notifier);
 
+/// What requests are served with.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The file operations.
+    pub fs: Arc<Fs>,
+    /// What outlives the daemon.
+    pub shared: Arc<Shared>,
+    /// Where requests enter.
+    pub gate: Arc<Gate>,
+    /// What is asked of the kernel.
+    pub negotiation: Negotiation,
+    /// Threads that read requests.
+    pub workers: usize,
+}
+
 impl Connection {
-    /// Takes over a device descriptor that is mounted, and answers the kernel's first request.
+    /// Takes over a device descriptor that was just mounted, and answers the kernel's first request.
     ///
     /// # Errors
     /// Where the kernel's protocol is too old, or the mount is gone already.
-    pub fn open(
-        device: OwnedFd,
-        fs: Arc<Fs>,
-        negotiation: Negotiation,
-        workers: usize,
-    ) -> io::Result<Self> {
-        let mut config = Config::default();
-        config.acl = SessionACL::All;
-        config.n_threads = Some(workers.max(1));
-        let adapter = Adapter::new(fs, negotiation);
-        let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
+    pub fn open(device: &OwnedFd, service: Service) -> io::Result<(Self, Handshake)> {
+        let (adapter, config) = prepare(device, service)?;
+        let (session, handshake) = handshake::first(device, adapter, config)?;
+        Ok((Self { session }, handshake))
+    }
+
+    /// Takes over a device descriptor from a predecessor.
+    ///
+    /// # Errors
+    /// Where this program would agree with the kernel on something else than the predecessor did.
+    pub fn adopt(device: &OwnedFd, service: Service, kept: &Handshake) -> io::Result<Self> {
+        let (adapter, config) = prepare(device, service)?;
+        let session = handshake::again(kept, device, adapter, config)?;
         Ok(Self { session })
     }
 
@@ -105,6 +126,21 @@ impl Connection {
     pub fn serve(self) -> io::Result<()> {
         self.session.run()
     }
+}
+
+fn prepare(device: &OwnedFd, service: Service) -> io::Result<(Adapter, Config)> {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(service.workers.max(1));
+    let adapter = Adapter {
+        fs: service.fs,
+        negotiation: service.negotiation,
+        shared: service.shared,
+        gate: service.gate,
+        device: Arc::new(device.try_clone()?),
+        callers: CpuOf::open().ok(),
+    };
+    Ok((adapter, config))
 }
 
 impl KernelCache {

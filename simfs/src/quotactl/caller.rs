@@ -8,7 +8,9 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// Who may administer the second level from inside the VE. Either way the caller must live in the VE's own user
 /// namespace: whoever is root or privileged in a namespace nested below it is nobody here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum AdminPolicy {
     /// Whoever runs as user 0 of the VE. Container runtimes take `CAP_SYS_ADMIN` from a VE's root by default, and
     /// only the VE's own second level is at stake.

@@ -5,12 +5,14 @@
 //!
 //! Lock order: `registry` and the queue's lock are never held together.
 
+mod kept;
 mod queue;
 mod receiver;
 mod registrar;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,9 +27,15 @@ use super::caller::AdminPolicy;
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
 use super::serve::{Listener, Server};
+use crate::shared::{Found, Place};
+use crate::sys::inherited::Inherited;
 use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::{DeviceNumber, NamespaceId};
 use queue::Queue;
+
+pub use kept::Kept;
+pub(crate) use kept::KeptListener;
+pub use registrar::bind;
 
 /// Threads that serve. More than one, so that a caller whose memory or path is slow does not hold up the others.
 const WORKERS: usize = 3;
@@ -42,7 +50,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How to serve a VE.
 #[derive(Clone, Debug)]
 pub struct QuotactlConfig {
-    /// Where runtimes connect. Its directory is made with mode 0700 if missing: whoever can connect can register.
+    /// Where runtimes connect.
     pub socket_path: PathBuf,
     /// Device number of the VE's mount (`st_dev` of its root), major and minor.
     pub device: DeviceNumber,
@@ -50,20 +58,25 @@ pub struct QuotactlConfig {
     pub policy: AdminPolicy,
     /// Whether the ids on the disk are those of the VE's user namespace, not the host's.
     pub own_ids: bool,
+    /// Where a successor finds what it must go on with; `None` where there will be none.
+    pub kept: Option<Kept>,
 }
 
-/// A listener as handed from one daemon to the next.
+/// What a predecessor left.
 #[derive(Debug)]
-pub struct OpenListener {
-    /// Its descriptor. While any copy is open, callers wait; when the last one closes they get `ENOSYS` for ever.
-    pub fd: OwnedFd,
-    /// The VE's user namespace, if it was learnt: administrators must live in it.
-    pub user_namespace: Option<NamespaceId>,
+pub struct Left<'a> {
+    /// Its listeners.
+    pub listeners: &'a [Found<2>],
+    /// The calls that it received and did not answer.
+    pub calls: &'a [Found<14>],
+    /// The descriptors.
+    pub descriptors: &'a mut Inherited,
 }
 
 struct Request {
     listener: Arc<Listener>,
     notification: Notification,
+    kept: Option<Place>,
 }
 
 #[derive(Default)]
@@ -75,6 +88,7 @@ struct Registry {
 
 struct Shared {
     server: Server,
+    kept: Option<Kept>,
     registry: Mutex<Registry>,
     queue: Queue<Request>,
     on_member: Box<dyn Fn(u32) + Send + Sync>,
@@ -92,15 +106,32 @@ pub struct QuotactlService {
 }
 
 impl QuotactlService {
-    /// Opens the socket and starts the threads. The daemon must see the host's `/proc`, and have `CAP_SYS_PTRACE`.
-    ///
-    /// `on_member` hears the number of a process of the VE whenever a runtime names one; `sync_backing` writes the private
-    /// area out, and may take its time.
+    /// Makes the socket with [`bind`] and serves on it: see [`Self::serve`].
     ///
     /// # Errors
-    /// The socket, the descriptors or the threads could not be made.
+    /// Those of both.
     pub fn start(
         config: QuotactlConfig,
+        level: Arc<dyn SecondLevel>,
+        on_member: impl Fn(u32) + Send + Sync + 'static,
+        sync_backing: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let socket = bind(&config.socket_path)?;
+        Self::serve(config, socket, None, level, on_member, sync_backing)
+    }
+
+    /// Starts the threads. The daemon must see the host's `/proc`, and have `CAP_SYS_PTRACE`.
+    ///
+    /// `socket` comes from [`bind`], here or in a predecessor. What a predecessor `left` is gone on with. `on_member` hears
+    /// the number of a process of the VE whenever a runtime names one; `sync_backing` writes the private area out, and may
+    /// take its time.
+    ///
+    /// # Errors
+    /// The descriptors or the threads could not be made.
+    pub fn serve(
+        config: QuotactlConfig,
+        socket: UnixListener,
+        left: Option<&mut Left<'_>>,
         level: Arc<dyn SecondLevel>,
         on_member: impl Fn(u32) + Send + Sync + 'static,
         sync_backing: impl Fn() -> io::Result<()> + Send + Sync + 'static,
@@ -110,10 +141,10 @@ impl QuotactlService {
             device,
             policy,
             own_ids,
+            kept,
         } = config;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
-        let socket = registrar::bind(&socket_path)?;
         let shared = Arc::new(Shared {
             server: Server {
                 proc,
@@ -123,12 +154,16 @@ impl QuotactlService {
                 level,
                 sync_backing: Box::new(sync_backing),
             },
+            kept,
             registry: Mutex::default(),
             queue: Queue::new(QUEUE_BOUND),
             on_member: Box::new(on_member),
             wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
+        if let Some(left) = left {
+            shared.take_over(left);
+        }
         let mut service = Self {
             shared,
             threads: Vec::new(),
@@ -144,28 +179,14 @@ impl QuotactlService {
         Ok(service)
     }
 
-    /// Serves a listener that another process held.
-    ///
-    /// # Errors
-    /// The descriptor is no listener, or there are too many.
-    pub fn adopt(&self, listener: OpenListener) -> io::Result<()> {
-        self.shared.register(listener.fd, listener.user_namespace)
+    /// The user namespace of the VE, as last learnt.
+    pub fn home(&self) -> Option<NamespaceId> {
+        self.shared.registry.lock().home
     }
 
-    /// Copies of all open listeners, for a process that keeps them.
-    ///
-    /// # Errors
-    /// No more descriptors.
-    pub fn listeners(&self) -> io::Result<Vec<OpenListener>> {
-        let open = self.shared.registry.lock().listeners.clone();
-        let copy = |listener: Arc<Listener>| {
-            let fd = listener.notify.try_clone_fd()?;
-            Ok(OpenListener {
-                fd,
-                user_namespace: listener.home,
-            })
-        };
-        open.into_iter().map(copy).collect()
+    /// How many listeners are served.
+    pub fn listener_count(&self) -> usize {
+        self.shared.registry.lock().listeners.len()
     }
 
     /// Stops: no new requests, those in work are finished as far as two seconds allow, received ones that nobody
@@ -190,6 +211,7 @@ impl QuotactlService {
     fn shut_down(&mut self) {
         for request in self.shared.queue.close() {
             request.refuse();
+            self.shared.done(&request);
         }
         signal(&self.shared.stop);
         let deadline = Instant::now() + STOP_PATIENCE;
@@ -213,6 +235,16 @@ impl Drop for QuotactlService {
     }
 }
 
+impl Registry {
+    /// A call that was kept, and the listener that it came from.
+    fn find_call(&self, words: &[u64; 14]) -> Option<(Arc<Listener>, Notification)> {
+        let (number, notification) = kept::from_words(words)?;
+        let is_its = |one: &&Arc<Listener>| one.kept.is_some_and(|kept| kept.number() == number);
+        let listener = self.listeners.iter().find(is_its)?.clone();
+        Some((listener, notification))
+    }
+}
+
 impl Shared {
     fn register(&self, fd: OwnedFd, home: Option<NamespaceId>) -> io::Result<()> {
         let notify = NotifyFd::new(fd)?;
@@ -222,10 +254,61 @@ impl Shared {
         }
         registry.home = home.or(registry.home);
         let home = registry.home;
-        registry.listeners.push(Arc::new(Listener { notify, home }));
+        let kept = self.keep(&notify, home);
+        let listener = Listener { notify, home, kept };
+        registry.listeners.push(Arc::new(listener));
         drop(registry);
         signal(&self.wake);
         Ok(())
+    }
+
+    /// Has a listener outlive the daemon, where that is possible.
+    fn keep(&self, notify: &NotifyFd, home: Option<NamespaceId>) -> Option<KeptListener> {
+        match self.kept.as_ref()?.listener(notify.as_fd(), home) {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                tracing::warn!(op = "quotactl", %error, "listener not kept: without this daemon its processes get ENOSYS");
+                None
+            }
+        }
+    }
+
+    /// Goes on with what a predecessor left. No thread runs yet.
+    fn take_over(&self, left: &mut Left<'_>) {
+        let Some(keep) = &self.kept else { return };
+        let mut registry = self.registry.lock();
+        for found in left.listeners {
+            let Some((kept, home)) = keep.adopt_listener(found) else {
+                continue;
+            };
+            let descriptor = left.descriptors.take(kept.number().get());
+            let Some(notify) = descriptor.and_then(|fd| NotifyFd::new(fd).ok()) else {
+                tracing::warn!(op = "quotactl", "a listener is lost");
+                keep.forget(kept);
+                continue;
+            };
+            registry.home = home.or(registry.home);
+            let kept = Some(kept);
+            let listener = Listener { notify, home, kept };
+            registry.listeners.push(Arc::new(listener));
+        }
+        for found in left.calls {
+            match registry.find_call(&found.payload) {
+                Some((listener, notification)) => self.queue.push(Request {
+                    listener,
+                    notification,
+                    kept: Some(found.place),
+                }),
+                None => keep.answered(found.place),
+            }
+        }
+    }
+
+    /// A request was answered.
+    fn done(&self, request: &Request) {
+        if let (Some(keep), Some(place)) = (&self.kept, request.kept) {
+            keep.answered(place);
+        }
     }
 
     /// A serving thread.
@@ -240,6 +323,7 @@ impl Shared {
                 tracing::error!(op = "quotactl", "request could not be served");
                 request.refuse();
             }
+            self.done(&request);
         }
     }
 

@@ -13,6 +13,7 @@ use super::abi::{Input, Output};
 use super::caller::{AdminPolicy, Caller, Credentials, is_home};
 use super::decide;
 use super::id_map::IdMap;
+use super::notify::KeptListener;
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
 use super::sync::SyncBacking;
@@ -31,6 +32,8 @@ pub struct Listener {
     pub notify: NotifyFd,
     /// The VE's user namespace; `None` if the runtime never named a process of the VE: nobody is administrator then.
     pub home: Option<NamespaceId>,
+    /// Where a successor finds it.
+    pub(super) kept: Option<KeptListener>,
 }
 
 /// What all requests of a VE share.

@@ -1,11 +1,12 @@
 //! Processes of our own: fork, wait, a session without a terminal.
 
+use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
 /// A child process that is waited for once.
 #[must_use = "a child that is not waited for stays as a zombie"]
@@ -45,20 +46,81 @@ impl Child {
         self.0.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits for its end: its exit code, or 128 + the signal that ended it.
+    /// A descriptor that is readable once the process has ended.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait(self) -> io::Result<i32> {
+    pub fn watch(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::process::pidfd_open(self.0, PidfdFlags::empty())?)
+    }
+
+    /// Ends it at once. It still has to be waited for.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(&self) -> io::Result<()> {
+        Ok(rustix::process::kill_process(self.0, Signal::KILL)?)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait(self) -> io::Result<Ending> {
         loop {
             match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
                 Ok(Some((_, status))) => {
-                    let by_signal = || status.terminating_signal().map(|signal| 128 + signal);
-                    return Ok(status.exit_status().or_else(by_signal).unwrap_or(1));
+                    let exited = status.exit_status().map(Ending::Exited);
+                    let killed = || status.terminating_signal().map(Ending::Killed);
+                    return Ok(exited.or_else(killed).unwrap_or(Ending::Exited(1)));
                 }
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+impl Ending {
+    /// The code that a shell would show: 128 + the signal that ended it.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => signal.saturating_add(128),
+        }
+    }
+
+    /// As wait(2) packs it.
+    pub fn status(self) -> u32 {
+        match self {
+            Self::Exited(code) => (code.cast_unsigned() & 0xff) << 8,
+            Self::Killed(signal) => signal.cast_unsigned() & 0x7f,
+        }
+    }
+
+    /// Reads what [`Self::status`] packed.
+    pub fn from_status(status: u32) -> Self {
+        match status & 0x7f {
+            0 => Self::Exited((status >> 8 & 0xff).cast_signed()),
+            signal => Self::Killed(signal.cast_signed()),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Killed(signal) => write!(f, "signal {signal}"),
         }
     }
 }

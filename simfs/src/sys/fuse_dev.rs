@@ -3,9 +3,10 @@
 //! No locks.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, opcode};
 
@@ -16,6 +17,86 @@ pub fn open_device(path: &Path) -> io::Result<OwnedFd> {
         OFlags::RDWR | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// What a device descriptor says without being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceState {
+    /// It is mounted, and nobody has ended the connection.
+    pub connected: bool,
+    /// A request waits to be read.
+    pub readable: bool,
+}
+
+/// Looks at a device without waiting.
+///
+/// # Errors
+/// Those of poll(2).
+///
+/// # Source
+/// Linux `fs/fuse/dev.c`, `fuse_dev_poll`.
+pub fn look(device: impl AsFd) -> io::Result<DeviceState> {
+    let mut fds = [PollFd::new(&device, PollFlags::IN)];
+    loop {
+        match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                let [fd] = fds;
+                let seen = fd.revents();
+                return Ok(DeviceState {
+                    connected: !seen.intersects(PollFlags::ERR | PollFlags::NVAL),
+                    readable: seen.contains(PollFlags::IN),
+                });
+            }
+        }
+    }
+}
+
+/// `FUSE_NOTIFY_RESEND`: every request that was read and not answered is put into the queue again, with bit 63 of its
+/// number set.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.9.
+///
+/// # Source
+/// Linux `include/uapi/linux/fuse.h` and `fs/fuse/dev.c`, `fuse_resend`.
+pub fn resend(device: impl AsFd) -> io::Result<()> {
+    const NOTIFY_RESEND: i32 = 7;
+    answer(device, NOTIFY_RESEND, 0)
+}
+
+/// Answers a request with an error (a negative errno), or with success (0) where that has no content.
+///
+/// # Errors
+/// `ENOENT` where nobody waits for this answer.
+pub fn answer(device: impl AsFd, error: i32, unique: u64) -> io::Result<()> {
+    // `struct fuse_out_header`: length, error, number.
+    let mut header = [0; 16];
+    for (place, byte) in header.iter_mut().zip(
+        16_u32
+            .to_ne_bytes()
+            .into_iter()
+            .chain(error.to_ne_bytes())
+            .chain(unique.to_ne_bytes()),
+    ) {
+        *place = byte;
+    }
+    rustix::io::write(device, &header)?;
+    Ok(())
+}
+
+/// Makes the number `at` stand for what `source` is; whoever holds `at` goes on with the new file.
+///
+/// # Errors
+/// Those of dup3(2).
+pub fn put_in_place(source: impl AsFd, at: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both numbers are open, as the borrows prove; `at` stays open and keeps its owner.
+    let result = unsafe { libc::dup3(source.as_fd().as_raw_fd(), at.as_raw_fd(), libc::O_CLOEXEC) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The connection's number of a file registered for passthrough.

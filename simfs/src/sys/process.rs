@@ -29,6 +29,13 @@ pub struct CallerLook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UserNamespace(u64);
 
+impl UserNamespace {
+    /// The namespace with this inode number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl CallerLook {
     /// Opens `/proc`; the user namespace of this process becomes the one whose capabilities count.
     pub fn open() -> io::Result<Self> {

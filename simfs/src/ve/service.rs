@@ -2,7 +2,7 @@
 
 mod counting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,17 +14,25 @@ use quota::{
     VeId,
 };
 
+use super::daemon::Body;
+use super::saved::MountRecord;
 use super::{Config, StartError};
 use crate::control::{
-    ErrorKind, Progress, Reply, Request, RequestError, Service, VeState, VeStatus, engine_reply,
+    ErrorKind, Progress, Reply, Request, RequestError, Service, Upgrade, UpgradeOutcome, VeState,
+    VeStatus, engine_reply,
 };
 use crate::fs::Fs;
-use crate::keeper::Link;
+use crate::fuse::gate::Gate;
+use crate::keeper::{Attempt, Fate, HAND_OVER, Link};
 use crate::private::PrivateArea;
+use crate::shared::Shared;
+use crate::sys::fork::Ending;
 use crate::sys::task::DeviceNumber;
 
 /// How long after an unmount the last user may take to go: those of a VE that was ended are on their way out.
 const LAST_USER_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a daemon that is to hand over waits for the requests that are under way.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers the requests of the host's administrators.
 #[derive(Debug)]
@@ -39,6 +47,8 @@ pub(super) struct VeService {
     fs: Arc<Fs>,
     engine: Engine,
     link: Arc<Link>,
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
     /// A leaf lock.
     progress: Mutex<Now>,
     gone: Condvar,
@@ -64,26 +74,22 @@ struct Now {
 }
 
 impl VeService {
-    pub(super) fn new(
-        config: &Config,
-        device: DeviceNumber,
-        fs: Arc<Fs>,
-        engine: Engine,
-        link: Arc<Link>,
-    ) -> Self {
-        use quota::Clock;
+    pub(super) fn new(body: &Body<'_>, mount: &MountRecord) -> Self {
+        let config = body.parts.config;
         Self {
             ve: config.ve,
             mountpoint: config.mountpoint.clone(),
             private: config.private.clone(),
             quota: config.quota,
-            since: quota::SystemClock.now(),
+            since: mount.since,
             keeper_pid: rustix::process::getppid()
                 .map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
-            device,
-            fs,
-            engine,
-            link,
+            device: mount.device,
+            fs: body.fs.clone(),
+            engine: body.engine.clone(),
+            link: body.parts.link.clone(),
+            shared: body.parts.shared.clone(),
+            gate: body.gate.clone(),
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
         }
@@ -148,6 +154,9 @@ impl VeService {
                 .iter()
                 .map(|error| format!("totals not counted anew yet: {error}; trying again")),
         );
+        if !super::daemon::has_successors(&self.shared) {
+            degraded.push("the mount ends with its daemon: none can take over".into());
+        }
         if self.quota && !self.engine.journal_is_sound() {
             degraded.push("no journal can be kept: after a crash the VE will be recounted".into());
         }
@@ -173,7 +182,29 @@ impl VeService {
             nodes: count(self.fs.nodes().len()),
             handles: count(files.saturating_add(dirs)),
             degraded,
+            program: std::fs::read_link("/proc/self/exe").ok(),
+            restarts: self.shared.board().restarts(),
+            last_death: self.last_death(),
+            upgrade: self.last_upgrade(),
         }))
+    }
+
+    /// How the last daemon ended that nobody had asked to.
+    fn last_death(&self) -> Option<String> {
+        let ending = Ending::from_status(self.shared.board().last_death()?);
+        Some(ending.to_string())
+    }
+
+    fn last_upgrade(&self) -> Option<Upgrade> {
+        let Attempt { number, fate } = Attempt::decode(&self.shared.board().upgrade().read()?)?;
+        Some(Upgrade {
+            attempt: number,
+            outcome: match fate {
+                Fate::Starting => UpgradeOutcome::Starting,
+                Fate::Running => UpgradeOutcome::Running,
+                Fate::Reverted(reason) => UpgradeOutcome::Reverted(reason),
+            },
+        })
     }
 
     fn stop(&self, lazy: bool) -> Reply {
@@ -210,6 +241,40 @@ impl VeService {
             }
         }
     }
+
+    /// Hands over to another program. Returns only where that was not possible, and nothing has changed then.
+    fn upgrade(&self, program: &Path) -> Reply {
+        if !super::daemon::has_successors(&self.shared) {
+            return failed(
+                ErrorKind::Unsupported,
+                "the backing file system has no file handles, so no program can take over: unmount and mount again".into(),
+            );
+        }
+        if self.progress.lock().stopping {
+            return failed(ErrorKind::Busy, "the VE is being unmounted".into());
+        }
+        if let Err(error) = self.link.upgrade(program) {
+            let what = format!("{}: {error}", program.display());
+            return failed(ErrorKind::Invalid, what);
+        }
+        let handed_over = self.gate.closed(HAND_OVER_PATIENCE, || {
+            if let Err(error) = self.engine.commit() {
+                return failed(ErrorKind::Store, error.to_string());
+            }
+            tracing::info!(ve = %self.ve, program = %program.display(), "handing over");
+            // What waits at the gate was not begun: the kernel sends it to the successor.
+            std::process::exit(HAND_OVER)
+        });
+        handed_over.unwrap_or_else(|| {
+            let seconds = HAND_OVER_PATIENCE.as_secs();
+            failed(
+                ErrorKind::Busy,
+                format!(
+                    "a request has been under way for more than {seconds} seconds; try again later"
+                ),
+            )
+        })
+    }
 }
 
 impl Service for VeService {
@@ -218,10 +283,7 @@ impl Service for VeService {
             Request::Status => self.status(),
             Request::Stop { lazy } => self.stop(lazy),
             Request::Check { repair } => self.check(repair, progress),
-            Request::Upgrade => failed(
-                ErrorKind::Unsupported,
-                "a running daemon cannot be replaced yet".into(),
-            ),
+            Request::Upgrade { program } => self.upgrade(&program),
             other => engine_reply(&self.engine, other).unwrap_or_else(|| {
                 failed(
                     ErrorKind::Unsupported,

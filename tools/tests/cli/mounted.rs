@@ -64,6 +64,10 @@ impl Daemon {
             nodes: 1,
             handles: 0,
             degraded: vec!["no passthrough".into()],
+            program: Some("/usr/sbin/simfs".into()),
+            restarts: 2,
+            last_death: Some("signal 9".into()),
+            upgrade: None,
         }
     }
 }

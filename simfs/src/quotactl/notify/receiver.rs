@@ -54,10 +54,15 @@ impl Shared {
             return;
         }
         match listener.notify.receive() {
-            Ok(notification) => self.queue.push(Request {
-                listener: Arc::clone(listener),
-                notification,
-            }),
+            Ok(notification) => {
+                let keep = self.kept.as_ref().zip(listener.kept);
+                let kept = keep.and_then(|(keep, kept)| keep.call(kept, &notification));
+                self.queue.push(Request {
+                    listener: Arc::clone(listener),
+                    notification,
+                    kept,
+                });
+            }
             // The caller died between poll(2) and here.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => {
@@ -72,5 +77,8 @@ impl Shared {
             .lock()
             .listeners
             .retain(|known| !Arc::ptr_eq(known, listener));
+        if let (Some(keep), Some(kept)) = (&self.kept, listener.kept) {
+            keep.forget(kept);
+        }
     }
 }

@@ -63,8 +63,12 @@ impl Shared {
     }
 }
 
-/// Binds the socket; one that a dead daemon left is replaced.
-pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+/// Makes the socket where runtimes connect; one that a dead daemon left is replaced. Its directory is made with mode 0700
+/// if missing: whoever can connect can register.
+///
+/// # Errors
+/// Those of the system calls.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Recount a VE's private area and compare with the totals.
     Check(CheckArgs),
-    /// Replace running daemons by the installed program.
+    /// Have this very program take over from the one that serves, unseen by the guest; if it cannot, the old one goes on.
     Upgrade(UpgradeArgs),
     /// Print what to merge into a container's config.json, so that quota tools work inside (mounted VEs only).
     Oci(OciArgs),
@@ -117,8 +117,8 @@ pub(crate) struct OciArgs {
 pub(crate) struct UpgradeArgs {
     /// The VE's number.
     #[arg(allow_negative_numbers = true)]
-    veid: Option<String>,
-    /// Every mounted VE.
+    pub(crate) veid: Option<String>,
+    /// Every mounted VE, one after the other.
     #[arg(long)]
     all: bool,
 }

@@ -9,7 +9,9 @@ mod mount;
 mod oci;
 mod start;
 mod status;
+mod successor;
 mod umount;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quota::VeId;
+use simfs::keeper::SUCCESSOR_COMMAND;
 use simfs_tools::cli;
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
@@ -36,6 +39,12 @@ fn main() -> ExitCode {
     }
     if let Some(done) = manual::answer(&arguments) {
         return done.into();
+    }
+    if arguments
+        .get(1)
+        .is_some_and(|word| word == SUCCESSOR_COMMAND)
+    {
+        return successor::main(arguments.get(2..).unwrap_or_default());
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -68,10 +77,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Check(args) => about(&args.veid, |ve| check::run(&paths, ve, args)),
         Command::Oci(args) => about(&args.veid, |ve| oci::run(&paths, ve, args)),
         Command::Status(args) => status::run(&paths, args),
-        Command::Upgrade(_) => Err(Failure::new(
-            SimfsExit::Failed,
-            "upgrade is not supported yet: unmount and mount again to run the installed program",
-        )),
+        Command::Upgrade(args) => upgrade::run(&paths, args),
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use quota::{Account, Bytes, Inodes, Limit, Resource, Subject, Timestamp, VeId};
 use serde::Serialize;
-use simfs::control::{Client, ClientError, Progress, Reply, Request, VeState, VeStatus};
+use simfs::control::{
+    Client, ClientError, Progress, Reply, Request, Upgrade, UpgradeOutcome, VeState, VeStatus,
+};
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{AccountJson, json, print};
@@ -37,6 +39,11 @@ struct Line {
     nodes: u64,
     handles: u64,
     degraded: Vec<String>,
+    program: Option<PathBuf>,
+    /// Daemons that ended without being asked, each followed by another.
+    restarts: u64,
+    last_death: Option<String>,
+    upgrade: Option<Upgrade>,
     #[serde(skip)]
     figures: Account,
 }
@@ -67,7 +74,7 @@ fn is_known(paths: &Paths, ve: VeId) -> bool {
 }
 
 /// Every VE with a store or a run directory.
-fn known(paths: &Paths) -> BTreeSet<VeId> {
+pub(crate) fn known(paths: &Paths) -> BTreeSet<VeId> {
     [paths.states(), paths.runs()]
         .iter()
         .filter_map(|dir| fs::read_dir(dir).ok())
@@ -114,6 +121,10 @@ fn running(status: VeStatus) -> Line {
         nodes: status.nodes,
         handles: status.handles,
         degraded: status.degraded,
+        program: status.program,
+        restarts: status.restarts,
+        last_death: status.last_death,
+        upgrade: status.upgrade,
         figures: status.account,
     }
 }
@@ -167,6 +178,10 @@ fn idle(paths: &Paths, ve: VeId, state: &'static str, figures: Account) -> Line 
         nodes: 0,
         handles: 0,
         degraded: Vec::new(),
+        program: None,
+        restarts: 0,
+        last_death: None,
+        upgrade: None,
         figures,
     }
 }
@@ -230,11 +245,31 @@ fn table(lines: &[Line]) -> String {
         if let Some(progress) = line.progress {
             text += &progress_note(line.state, progress);
         }
-        for note in &line.degraded {
+        for note in life_notes(line).iter().chain(&line.degraded) {
             text += &format!("{:>10} {note}\n", "");
         }
     }
     text
+}
+
+/// What became of earlier daemons.
+fn life_notes(line: &Line) -> Vec<String> {
+    let mut notes = Vec::new();
+    if line.restarts > 0 {
+        let cause = line.last_death.as_deref().unwrap_or("unknown");
+        notes.push(format!(
+            "the daemon was restarted {} times, last after {cause}",
+            line.restarts
+        ));
+    }
+    match line.upgrade.as_ref().map(|upgrade| &upgrade.outcome) {
+        Some(UpgradeOutcome::Reverted(reason)) => {
+            notes.push(format!("the last upgrade was taken back: {reason}"));
+        }
+        Some(UpgradeOutcome::Starting) => notes.push("an upgrade is under way".into()),
+        Some(UpgradeOutcome::Running) | None => {}
+    }
+    notes
 }
 
 fn progress_note(state: &str, progress: Progress) -> String {

@@ -1,0 +1,209 @@
+//! The first request of a connection, and how a successor goes through it without the kernel.
+//!
+//! The kernel sends INIT once per connection; the protocol library insists on one per session. So a session always begins
+//! on one end of a socket pair: the first daemon passes the kernel's request and the library's reply on and keeps both; a
+//! successor plays the kept request, less what was not agreed on then, and compares the reply with the kept one. After that
+//! the device is put in the place of the socket.
+//!
+//! # Source
+//! Linux `include/uapi/linux/fuse.h`, `struct fuse_init_in` and `fuse_init_out`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use fuser::{Config, Session, SessionACL};
+
+use super::Adapter;
+use crate::sys::fuse_dev;
+
+/// The least that the kernel wants to be read into (`FUSE_MIN_READ_BUFFER`), in bytes.
+const READ_MIN: usize = 8192;
+/// Longest INIT request and reply that are kept, in bytes.
+pub const LENGTH_MAX: usize = 128;
+
+/// Places in a request: behind its header of 40 bytes.
+mod request {
+    pub(super) const OPCODE: usize = 4;
+    pub(super) const MAJOR: usize = 40;
+    pub(super) const READAHEAD: usize = 48;
+    pub(super) const FLAGS: usize = 52;
+    pub(super) const FLAGS2: usize = 56;
+}
+
+/// Places in a reply: behind its header of 16 bytes.
+mod reply {
+    pub(super) const READAHEAD: usize = 24;
+    pub(super) const FLAGS: usize = 28;
+    pub(super) const FLAGS2: usize = 48;
+    /// What a request of the kernel may look like follows from these; the rest is the kernel's own business.
+    pub(super) const AGREED: [(usize, &str); 7] = [
+        (16, "protocol version"),
+        (28, "capabilities"),
+        (36, "largest write"),
+        (40, "granularity of times"),
+        (44, "largest number of pages"),
+        (48, "more capabilities"),
+        (52, "stacking depth"),
+    ];
+}
+
+const INIT: u32 = 26;
+const MAJOR: u32 = 7;
+
+/// What the kernel asked and what was answered, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The kernel's request.
+    pub request: Vec<u8>,
+    /// The reply that it got.
+    pub reply: Vec<u8>,
+}
+
+/// Begins a session on a connection that has none yet.
+pub(super) fn first(
+    device: &OwnedFd,
+    adapter: Adapter,
+    config: Config,
+) -> io::Result<(Session<Adapter>, Handshake)> {
+    let mut buffer = vec![0; READ_MIN];
+    let length = loop {
+        match rustix::io::read(device, &mut buffer) {
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN | rustix::io::Errno::NOENT) => {}
+            result => break result?,
+        }
+    };
+    buffer.truncate(length);
+    let (session, reply) = play(&buffer, device, adapter, config)?;
+    rustix::io::write(device, &reply)?;
+    let request = buffer;
+    Ok((session, Handshake { request, reply }))
+}
+
+/// Begins a session on a connection that had one, with the same outcome or none.
+pub(super) fn again(
+    kept: &Handshake,
+    device: &OwnedFd,
+    adapter: Adapter,
+    config: Config,
+) -> io::Result<Session<Adapter>> {
+    let offer = offer(kept).ok_or_else(|| refused("the saved handshake is cut off"))?;
+    let (session, reply) = play(&offer, device, adapter, config)?;
+    match difference(&kept.reply, &reply) {
+        None => Ok(session),
+        Some(what) => Err(refused(&format!(
+            "this program would agree with the kernel on another {what} than the mount was made with: \
+             unmount and mount again to use it"
+        ))),
+    }
+}
+
+/// Has the library answer a request on a socket, then gives it the device.
+fn play(
+    request: &[u8],
+    device: &OwnedFd,
+    adapter: Adapter,
+    config: Config,
+) -> io::Result<(Session<Adapter>, Vec<u8>)> {
+    let is_init = number(request, request::OPCODE) == Some(INIT)
+        && number(request, request::MAJOR) == Some(MAJOR);
+    if !is_init || request.len() > LENGTH_MAX {
+        return Err(refused("the kernel began with something else than INIT 7"));
+    }
+    let (ours, theirs) = crate::keeper::packet_pair()?;
+    rustix::io::write(&ours, request)?;
+    let session = Session::from_fd(adapter, theirs, SessionACL::All, config)?;
+    let mut reply = vec![0; LENGTH_MAX];
+    let length = rustix::io::read(&ours, &mut reply)?;
+    reply.truncate(length);
+    fuse_dev::put_in_place(device, session.as_fd())?;
+    Ok((session, reply))
+}
+
+/// The kept request, offering what was agreed on and nothing else.
+fn offer(kept: &Handshake) -> Option<Vec<u8>> {
+    let mut offer = kept.request.clone();
+    for (asked, agreed) in [
+        (request::FLAGS, reply::FLAGS),
+        (request::FLAGS2, reply::FLAGS2),
+    ] {
+        let both = number(&offer, asked)? & number(&kept.reply, agreed)?;
+        put(&mut offer, asked, both)?;
+    }
+    let readahead = number(&kept.reply, reply::READAHEAD)?;
+    put(&mut offer, request::READAHEAD, readahead)?;
+    Some(offer)
+}
+
+/// The first thing in which two replies differ that matters.
+fn difference(before: &[u8], now: &[u8]) -> Option<&'static str> {
+    let differs =
+        |(at, _): &&(usize, _)| number(before, *at).is_none_or(|old| number(now, *at) != Some(old));
+    reply::AGREED.iter().find(differs).map(|(_, what)| *what)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u32) -> Option<()> {
+    let place = bytes.get_mut(at..)?.first_chunk_mut()?;
+    *place = value.to_ne_bytes();
+    Some(())
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::other(why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handshake() -> Handshake {
+        let mut request = vec![0; 104];
+        put(&mut request, request::FLAGS, 0b1111).unwrap();
+        put(&mut request, request::FLAGS2, 0b11).unwrap();
+        put(&mut request, request::READAHEAD, 4096).unwrap();
+        let mut reply = vec![0; 80];
+        put(&mut reply, reply::FLAGS, 0b0101).unwrap();
+        put(&mut reply, reply::READAHEAD, 1024).unwrap();
+        Handshake { request, reply }
+    }
+
+    #[test]
+    fn only_what_was_agreed_on_is_offered_again() {
+        let offer = offer(&handshake()).unwrap();
+        assert_eq!(number(&offer, request::FLAGS), Some(0b0101));
+        assert_eq!(number(&offer, request::FLAGS2), Some(0));
+        assert_eq!(number(&offer, request::READAHEAD), Some(1024));
+    }
+
+    #[test]
+    fn another_agreement_is_seen_and_named() {
+        let kept = handshake().reply;
+        assert_eq!(difference(&kept, &kept), None);
+        for (at, what) in reply::AGREED {
+            let mut other = kept.clone();
+            put(&mut other, at, 99).unwrap();
+            assert_eq!(difference(&kept, &other), Some(what));
+        }
+        let mut readahead = kept.clone();
+        put(&mut readahead, reply::READAHEAD, 99).unwrap();
+        assert_eq!(difference(&kept, &readahead), None, "the kernel's business");
+        assert!(difference(&kept, &kept[..30]).is_some());
+        assert!(difference(&[], &[]).is_some());
+    }
+
+    #[test]
+    fn a_cut_off_handshake_is_refused() {
+        let Handshake { request, reply } = handshake();
+        for (request, reply) in [(&request[..50], &reply[..]), (&request[..], &reply[..20])] {
+            let kept = Handshake {
+                request: request.to_vec(),
+                reply: reply.to_vec(),
+            };
+            assert_eq!(offer(&kept), None);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The daemon's end of the socket to its keeper.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use parking_lot::Mutex;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use super::order::{ANSWER, ORDER_MAX, Order, TEXT_MAX, read_answer};
+use crate::sys::task::DeviceNumber;
+
+/// The number of a descriptor in the keeper, and in every successor right after it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DepositNumber(u32);
+
+impl DepositNumber {
+    /// Wraps a number that a keeper gave out earlier.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The plain number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// Where descriptors are kept that must outlive the daemon.
+pub trait Depository: Send + Sync + std::fmt::Debug {
+    /// Has a descriptor kept; the depositor keeps its own.
+    ///
+    /// # Errors
+    /// `EMFILE` where the keeper holds as many as it may; `EPIPE` where it is gone.
+    fn deposit(&self, fd: BorrowedFd<'_>) -> io::Result<DepositNumber>;
+
+    /// Lets one go. The keeper closes it soon.
+    fn withdraw(&self, number: DepositNumber);
+}
+
+/// Keeps nothing: for file operations without a mount.
+#[derive(Clone, Copy, Debug)]
+pub struct NoDepository;
+
+impl Depository for NoDepository {
+    fn deposit(&self, _: BorrowedFd<'_>) -> io::Result<DepositNumber> {
+        Err(io::Error::from_raw_os_error(libc::ENOTCONN))
+    }
+
+    fn withdraw(&self, _: DepositNumber) {}
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct Link {
+    /// One order and its answer at a time; a leaf lock.
+    socket: Mutex<OwnedFd>,
+}
+
+impl Link {
+    /// The daemon's end of a pair of packet sockets.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket: Mutex::new(socket),
+        }
+    }
+
+    /// Makes the mount, and tells its device number.
+    ///
+    /// # Errors
+    /// mount(2)'s own.
+    pub fn mount(&self) -> io::Result<DeviceNumber> {
+        self.ask(Order::Mount, None)
+    }
+
+    /// Takes the mount away; `lazy` also when it is in use.
+    ///
+    /// # Errors
+    /// EBUSY where it is in use.
+    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
+        let order = if lazy { Order::Detach } else { Order::Unmount };
+        self.ask(order, None).map(drop)
+    }
+
+    /// Tells which deposit is the shared memory, for the keeper to see how requests get on.
+    ///
+    /// # Errors
+    /// Where the keeper cannot use it.
+    pub fn share(&self, number: DepositNumber) -> io::Result<()> {
+        self.ask(Order::Share(number.0), None).map(drop)
+    }
+
+    /// Requests are served from now on: an end that nobody asked for is followed by a successor.
+    ///
+    /// # Errors
+    /// `EPIPE` where the keeper is gone.
+    pub fn ready(&self) -> io::Result<()> {
+        send(&self.socket.lock(), Order::Ready, None)
+    }
+
+    /// Names the program that takes over when this one hands over.
+    ///
+    /// # Errors
+    /// Those of opening it; `EACCES` where it is no program.
+    pub fn upgrade(&self, program: &Path) -> io::Result<()> {
+        self.ask(Order::Upgrade(program), None).map(drop)
+    }
+
+    /// This program cannot take over; a longer reason is cut.
+    pub fn refuse(&self, reason: &str) {
+        let end = (0..=TEXT_MAX.min(reason.len()))
+            .rev()
+            .find(|end| reason.is_char_boundary(*end));
+        let reason = reason.get(..end.unwrap_or(0)).unwrap_or_default();
+        // Without a keeper there is nobody to be told.
+        let _ = send(&self.socket.lock(), Order::Refuse(reason), None);
+    }
+
+    fn ask(&self, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::Result<(u32, u32)> {
+        let socket = self.socket.lock();
+        send(&socket, order, fd)?;
+        let mut bytes = [0; ANSWER];
+        let length = loop {
+            match rustix::net::recv(&*socket, &mut bytes[..], RecvFlags::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => break result?.0,
+            }
+        };
+        if length == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EPIPE));
+        }
+        read_answer(bytes.get(..length).unwrap_or_default())
+    }
+}
+
+impl Depository for Link {
+    fn deposit(&self, fd: BorrowedFd<'_>) -> io::Result<DepositNumber> {
+        let (number, _) = self.ask(Order::Deposit, Some(fd))?;
+        Ok(DepositNumber(number))
+    }
+
+    fn withdraw(&self, number: DepositNumber) {
+        if let Err(error) = send(&self.socket.lock(), Order::Withdraw(number.0), None) {
+            tracing::debug!(number = number.0, %error, "the keeper holds a descriptor too long");
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut bytes = [0; ORDER_MAX];
+    let length = order
+        .encode(&mut bytes)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
+    let packet = IoSlice::new(bytes.get(..length).unwrap_or_default());
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.map(|fd| [fd]);
+    if let Some(fds) = &fds {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    loop {
+        let flags = SendFlags::NOSIGNAL;
+        match rustix::net::sendmsg(socket.as_fd(), &[packet], &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result.map(drop)?),
+        }
+    }
+}

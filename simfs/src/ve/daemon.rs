@@ -1,0 +1,530 @@
+//! The daemon's life, from what it holds to the last commit; the same for the first one and for successors.
+//!
+//! The two differ in where things come from: the first one makes them and keeps what a successor will need
+//! ([`super::saved`], deposits); a [`successor`](super::successor) finds them there.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use quota::store::DiskStore;
+use quota::{Clock, Engine, EngineError, Environment};
+
+use super::saved::{self, MountRecord};
+use super::service::{self, EventLog, VeService};
+use super::successor::Legacy;
+use super::{Config, MOUNTPOINT_NOTE, StartError, recovery};
+use crate::accounting::Accounting;
+use crate::accounting::growth::Growth;
+use crate::confine;
+use crate::control::{self, Server};
+use crate::fs::{Fs, Settings};
+use crate::fuse::Negotiation;
+use crate::fuse::gate::Gate;
+use crate::fuse::session::{self, Connection, KernelCache};
+use crate::housekeeper::Housekeeper;
+use crate::keeper::{Depository, Link};
+use crate::node::{Found, Nodes};
+use crate::notify::Manager;
+use crate::private::PrivateArea;
+use crate::privileges::Privileges;
+use crate::quotactl::{self, Kept, Left, QuotactlConfig, QuotactlService};
+use crate::shared::{Deposited, Shape, Shared};
+use crate::sys::inherited::Inherited;
+use crate::sys::{file, fork, proc_fd, stat};
+
+/// Workers that read requests. Few: each costs a buffer, and a wake-up on another CPU costs more than most requests.
+const WORKERS: usize = 2;
+/// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less.
+const DESCRIPTORS: usize = 4096;
+
+/// Whether daemons are followed by others: not before those find the nodes and open files of the guest.
+const SUCCESSORS: bool = false;
+
+/// What a daemon serves with.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) area: Arc<PrivateArea>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) link: Arc<Link>,
+    pub(super) device: OwnedFd,
+    pub(super) outside: Outside,
+}
+
+/// What can be known of the host, or reached there, only before the daemon locks itself in.
+pub(super) struct Outside {
+    boot: String,
+    manager: Manager,
+}
+
+/// A private area in service, its requests not yet.
+pub(super) struct Body<'a> {
+    pub(super) parts: Parts<'a>,
+    pub(super) fs: Arc<Fs>,
+    pub(super) engine: Engine,
+    pub(super) gate: Arc<Gate>,
+    journal: recovery::Service,
+    housekeeper: Arc<Housekeeper>,
+    privileges: Arc<Privileges>,
+    recount: bool,
+}
+
+/// The sockets that outlive daemons.
+pub(super) struct Sockets {
+    pub(super) control: UnixListener,
+    /// `None` where there is no quota record, and so nothing to manage.
+    pub(super) quotactl: Option<UnixListener>,
+}
+
+/// The life of the first daemon.
+pub(super) fn first(
+    config: &Config,
+    device: OwnedFd,
+    link: Arc<Link>,
+    reports: &mut Option<UnixStream>,
+) -> Result<(), StartError> {
+    let area = Arc::new(PrivateArea::open(&config.private, config.options.atime)?);
+    let outside = lock_in(config)?;
+    let shared = Arc::new(make_memory(config, &area, &link)?);
+    let parts = Parts {
+        config,
+        area,
+        shared,
+        link,
+        device,
+        outside,
+    };
+    let body = Body::new(parts)?;
+    count_if_new(&body.engine, &body.parts.area)?;
+    let number = body.parts.link.mount().map_err(StartError::step(format!(
+        "cannot mount at {}",
+        config.mountpoint.display()
+    )))?;
+    note_mountpoint(config);
+    let (connection, handshake) = Connection::open(&body.parts.device, body.requests())
+        .map_err(StartError::step("the kernel refused the connection"))?;
+    let since = quota::SystemClock.now();
+    let mount = saved::keep_mount(&body.parts.shared, number, since, &handshake)
+        .map_err(|error| StartError::Daemon(error.to_string()))?;
+    let sockets = body.make_sockets()?;
+    body.run(connection, mount, sockets, None, |_| {
+        tracing::info!(ve = %config.ve, mountpoint = %config.mountpoint.display(), "mounted");
+        if let Some(mut reports) = reports.take() {
+            let _ = io::Write::write_all(&mut reports, b"ready");
+        }
+        Ok(())
+    })
+}
+
+/// Notes where the VE is mounted, for whoever finds both processes dead.
+fn note_mountpoint(config: &Config) {
+    let file = config.run_dir.join(MOUNTPOINT_NOTE);
+    if let Err(error) = std::fs::write(&file, config.mountpoint.as_os_str().as_bytes()) {
+        tracing::warn!(file = %file.display(), %error, "not noted where the VE is mounted");
+    }
+}
+
+/// Leaves the host behind; see [`confine`].
+pub(super) fn lock_in(config: &Config) -> Result<Outside, StartError> {
+    let (state, run) = (config.state_dir.as_path(), config.run_dir.as_path());
+    let kept: &[&Path] = if config.quota { &[state, run] } else { &[run] };
+    let outside = Outside {
+        boot: recovery::boot_id(),
+        // In the background the daemon is nobody's service: whoever started it was told by its return.
+        manager: match config.foreground {
+            true => Manager::of_environment(),
+            false => Manager::default(),
+        },
+    };
+    proc_fd::prepare().map_err(StartError::step("/proc"))?;
+    confine::enter(kept, &run.join("root"))
+        .map_err(StartError::step("the daemon cannot confine itself"))?;
+    Ok(outside)
+}
+
+/// Makes the memory that outlives the daemon, and gives the keeper what belongs to it.
+fn make_memory(config: &Config, area: &PrivateArea, link: &Link) -> Result<Shared, StartError> {
+    let failed = || StartError::step("the memory that outlives the daemon");
+    let handle_bytes = area
+        .root_handle()
+        .map_or(8, |handle| handle.bytes().len().next_multiple_of(8).max(32));
+    let shape = Shape {
+        ve: config.ve,
+        handle_bytes,
+    };
+    let shared = Shared::create(shape).map_err(failed())?;
+    saved::keep_config(&shared, config).map_err(|error| StartError::Daemon(error.to_string()))?;
+    // Without file handles inodes are reached by descriptors of this process alone.
+    if !SUCCESSORS || !area.has_handles() {
+        return Ok(shared);
+    }
+    for (what, fd) in [
+        (Deposited::AreaRoot, area.root_fd()),
+        (Deposited::AreaLock, area.lock_fd()),
+        (Deposited::Memory, shared.fd()),
+    ] {
+        let number = link.deposit(fd).map_err(failed())?;
+        shared.board().set_deposit(what, Some(number.get()));
+        if what == Deposited::Memory {
+            link.share(number).map_err(failed())?;
+        }
+    }
+    Ok(shared)
+}
+
+impl<'a> Body<'a> {
+    /// Opens the accounts, works off what the last mount left, and puts the area into service.
+    pub(super) fn new(parts: Parts<'a>) -> Result<Self, StartError> {
+        Self::assemble(parts, None)
+    }
+
+    /// The same with the nodes and files of a predecessor.
+    pub(super) fn adopt(parts: Parts<'a>, legacy: &mut Legacy) -> Result<Self, StartError> {
+        Self::assemble(parts, Some(legacy))
+    }
+
+    fn assemble(parts: Parts<'a>, _legacy: Option<&mut Legacy>) -> Result<Self, StartError> {
+        let Parts {
+            config,
+            area,
+            outside,
+            ..
+        } = &parts;
+        let (run, boot) = (&config.run_dir, &outside.boot);
+        let journal = recovery::Service::prepare(run, config.ve, boot, area);
+        let engine = open_engine(config, area, &journal)?;
+        let recovered = begin_service(config, &engine, area, &journal)?;
+        let housekeeper = Arc::new(Housekeeper::default());
+        let privileges =
+            Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
+        let fs = Arc::new(assemble(&parts, &engine, &housekeeper, &privileges)?);
+        fs.resume(recovered.touched);
+        Ok(Self {
+            parts,
+            fs,
+            engine,
+            gate: Arc::default(),
+            journal,
+            housekeeper,
+            privileges,
+            recount: recovered.is_unknown,
+        })
+    }
+
+    /// What requests are served with.
+    pub(super) fn requests(&self) -> session::Service {
+        session::Service {
+            fs: self.fs.clone(),
+            shared: self.parts.shared.clone(),
+            gate: self.gate.clone(),
+            negotiation: Negotiation {
+                passthrough: self.parts.config.options.passthrough,
+                own_ids: self.parts.config.options.own_ids,
+            },
+            workers: WORKERS,
+        }
+    }
+
+    /// Makes the sockets and gives the keeper a copy of each: who connects while no daemon lives waits for the next.
+    fn make_sockets(&self) -> Result<Sockets, StartError> {
+        let Parts {
+            config,
+            shared,
+            link,
+            ..
+        } = &self.parts;
+        let control = control::server::bind(&config.run_dir)
+            .map_err(StartError::step("cannot listen on the control socket"))?;
+        let quotactl = config
+            .quota
+            .then(|| quotactl::notify::bind(&config.run_dir.join(quotactl::SOCKET_NAME)))
+            .transpose()
+            .map_err(StartError::step("cannot serve quota tools"))?;
+        let sockets = [
+            (Deposited::ControlSocket, Some(&control)),
+            (Deposited::QuotactlSocket, quotactl.as_ref()),
+        ];
+        for (what, socket) in sockets {
+            if let Some(socket) = socket.filter(|_| has_successors(shared)) {
+                let number = link
+                    .deposit(socket.as_fd())
+                    .map_err(StartError::step("the keeper takes no socket"))?;
+                shared.board().set_deposit(what, Some(number.get()));
+            }
+        }
+        Ok(Sockets { control, quotactl })
+    }
+
+    /// Serves until the mount is gone. `left` is what the predecessor had of quota tools' calls; `ready` is called when
+    /// everything stands and the first request may come.
+    pub(super) fn run(
+        self,
+        connection: Connection,
+        mount: MountRecord,
+        sockets: Sockets,
+        left: Option<Left<'_>>,
+        ready: impl FnOnce(&Inherited) -> Result<(), StartError>,
+    ) -> Result<(), StartError> {
+        let mut left = left;
+        let quotactl = match sockets.quotactl {
+            Some(socket) => Some(self.serve_quotactl(socket, &mount, left.as_mut())?),
+            None => None,
+        };
+        let service = Arc::new(VeService::new(&self, &mount));
+        let server = Server::serve(sockets.control, &self.parts.config.run_dir, service.clone())
+            .map_err(StartError::step("cannot listen on the control socket"))?;
+        let kernel = connection.kernel_cache();
+        let cleaner = start_housekeeper(&self.fs, &self.housekeeper, kernel, &service)?;
+        if self.recount {
+            service
+                .start_recovery()
+                .map_err(StartError::step("cannot start a thread"))?;
+        }
+        let link = self.parts.link.clone();
+        stop_on_signal(link.clone()).map_err(StartError::step("cannot wait for signals"))?;
+        if has_successors(&self.parts.shared) {
+            abort_on_panic();
+            link.ready()
+                .map_err(StartError::step("the keeper is gone"))?;
+        }
+        let nothing = Inherited::default();
+        ready(left.map_or(&nothing, |left| left.descriptors))?;
+        let manager = &self.parts.outside.manager;
+        manager.ready(&format!(
+            "VE {} at {}",
+            self.parts.config.ve,
+            self.parts.config.mountpoint.display()
+        ));
+        let served = connection.serve();
+        manager.stopping();
+        service.nobody_uses_it();
+        drop(quotactl);
+        service.stop_counting();
+        self.housekeeper.stop();
+        let _ = cleaner.join();
+        service.note_loss();
+        let ended = finish(self.parts.config, &self.fs, &self.engine, &self.journal);
+        service.mount_is_gone(&ended);
+        drop(server);
+        served.map_err(StartError::step("the connection to the kernel broke"))?;
+        ended
+    }
+
+    /// Lets the VE's own tools manage its second level.
+    fn serve_quotactl(
+        &self,
+        socket: UnixListener,
+        mount: &MountRecord,
+        left: Option<&mut Left<'_>>,
+    ) -> Result<QuotactlService, StartError> {
+        let Parts {
+            config,
+            area,
+            shared,
+            link,
+            ..
+        } = &self.parts;
+        let settings = QuotactlConfig {
+            socket_path: config.run_dir.join(quotactl::SOCKET_NAME),
+            device: mount.device,
+            policy: config.options.quota_admin,
+            own_ids: config.options.own_ids,
+            kept: has_successors(shared).then(|| Kept::new(shared.clone(), link.clone())),
+        };
+        let privileges = self.privileges.clone();
+        let learn = move |pid| privileges.learn_ve(pid);
+        let level = Arc::new(self.engine.clone());
+        let whole = area
+            .open_for_sync()
+            .map_err(StartError::step("private area"))?;
+        let sync = move || file::syncfs(&whole);
+        let service = QuotactlService::serve(settings, socket, left, level, learn, sync)
+            .map_err(StartError::step("cannot serve quota tools"))?;
+        if let Some(home) = service.home() {
+            self.privileges.adopt_ve(home);
+        }
+        Ok(service)
+    }
+}
+
+/// Whether the keeper has what a successor needs.
+pub(super) fn has_successors(shared: &Shared) -> bool {
+    shared.board().deposit(Deposited::Memory).is_some()
+}
+
+/// A thread that panics leaves its request unanswered and its locks in doubt: better a new daemon than half of one.
+/// Threads that catch panics themselves serve administrators, not guests.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        let thread = thread::current();
+        let name = thread.name().unwrap_or_default();
+        if !name.starts_with("control") && !name.starts_with("quotactl-") {
+            std::process::abort();
+        }
+    }));
+}
+
+/// Settles and commits what is left when nobody can ask any more.
+fn finish(
+    config: &Config,
+    fs: &Fs,
+    engine: &Engine,
+    journal: &recovery::Service,
+) -> Result<(), StartError> {
+    // Closing a file may change what it occupies.
+    fs.close_all();
+    fs.accounting().finish_late();
+    let reserved = engine.reserved();
+    if !reserved.is_zero() {
+        tracing::error!(ve = %config.ve, ?reserved, "promises are left behind");
+    }
+    engine.end_service()?;
+    journal.end();
+    tracing::info!(ve = %config.ve, "unmounted, totals committed");
+    Ok(())
+}
+
+fn open_engine(
+    config: &Config,
+    area: &PrivateArea,
+    journal: &recovery::Service,
+) -> Result<Engine, StartError> {
+    let environment = Environment {
+        clock: Arc::new(quota::SystemClock),
+        events: Arc::new(EventLog::new(config.ve)),
+    };
+    if !config.quota {
+        return service::without_limits(config, area, environment);
+    }
+    let store = DiskStore::open(&config.state_dir, config.ve).map_err(EngineError::from)?;
+    let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
+    let recorded = engine.info().private;
+    if recorded != config.private {
+        return Err(StartError::OtherPrivate {
+            recorded,
+            given: config.private.clone(),
+        });
+    }
+    Ok(engine)
+}
+
+/// Without a record there is nothing to lose.
+fn begin_service(
+    config: &Config,
+    engine: &Engine,
+    area: &PrivateArea,
+    journal: &recovery::Service,
+) -> Result<recovery::Recovered, StartError> {
+    if !config.quota {
+        return Ok(recovery::Recovered::default());
+    }
+    Ok(journal.begin(engine, area)?)
+}
+
+/// A record that was made before its private area holds nothing, not even the root directory: then count what is there now.
+fn count_if_new(engine: &Engine, area: &PrivateArea) -> Result<(), StartError> {
+    if !engine.account(quota::Subject::Ve)?.usage.inodes.is_zero() {
+        return Ok(());
+    }
+    let counted = crate::scan::scan(area, &mut ())
+        .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
+    let _ = engine.replace_usage(&counted)?;
+    Ok(())
+}
+
+fn assemble(
+    parts: &Parts<'_>,
+    engine: &Engine,
+    housekeeper: &Arc<Housekeeper>,
+    privileges: &Arc<Privileges>,
+) -> Result<Fs, StartError> {
+    let Parts { config, area, .. } = parts;
+    let failed = || StartError::step("private area");
+    let root = area.root_fd().try_clone_to_owned().map_err(failed())?;
+    let descriptors = DESCRIPTORS.min(open_files_limit() / 4);
+    let found = Found {
+        stat: stat::stat_fd(&root).map_err(failed())?,
+        handle: area.root_handle().copied(),
+        held: Some(Arc::new(root)),
+    };
+    let nodes = Arc::new(Nodes::new(area.clone(), found, descriptors));
+    let block_size = u64::from(area.statfs().map_err(failed())?.block_size);
+    let growth = Growth::new(area.backing(), block_size);
+    let accounting = Accounting::new(
+        engine.clone(),
+        growth,
+        nodes.clone(),
+        privileges.clone(),
+        housekeeper.clone(),
+    );
+    let settings = Settings {
+        passthrough: config.options.passthrough,
+        open_files: open_files_limit(),
+    };
+    Ok(Fs::new(area.clone(), nodes, accounting, settings))
+}
+
+fn start_housekeeper(
+    fs: &Arc<Fs>,
+    housekeeper: &Arc<Housekeeper>,
+    kernel: KernelCache,
+    service: &Arc<VeService>,
+) -> Result<thread::JoinHandle<()>, StartError> {
+    let (fs, housekeeper, service) = (fs.clone(), housekeeper.clone(), service.clone());
+    let work = move || {
+        housekeeper.run(&mut || {
+            let accounting = fs.accounting();
+            let next = accounting.look_again(&mut |node| kernel.forget_attributes(node.id()));
+            service.note_loss();
+            match accounting.engine().commit() {
+                Ok(()) => {
+                    service.note_commit(None);
+                    next
+                }
+                Err(error) => {
+                    tracing::error!(%error, "totals could not be committed; trying again");
+                    service.note_commit(Some(error.to_string()));
+                    Some(std::time::Instant::now() + crate::housekeeper::COMMIT_INTERVAL)
+                }
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("housekeeper".into())
+        .stack_size(256 * 1024)
+        .spawn(work)
+        .map_err(StartError::step("cannot start a thread"))
+}
+
+/// A signal that asks for an end takes the mount away; the daemon ends when the last user is gone.
+fn stop_on_signal(link: Arc<Link>) -> io::Result<()> {
+    let signals = fork::block_end_signals()?;
+    thread::Builder::new()
+        .name("signals".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                tracing::info!(signal, "asked to end; unmounting");
+                if link.unmount(false).is_err()
+                    && let Err(error) = link.unmount(true)
+                {
+                    tracing::error!(%error, "cannot unmount");
+                }
+            }
+        })?;
+    Ok(())
+}
+
+fn open_files_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit
+        .current
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(DESCRIPTORS * 4)
+}

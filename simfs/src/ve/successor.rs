@@ -1,0 +1,239 @@
+//! A daemon that takes a mount over from a dead one.
+//!
+//! It is started by the keeper with three numbers: its end of the link, the device, and the shared memory; all else stands
+//! there. Order: read what was saved, lock in, note what the last daemon may have died of, work off its journal, put the
+//! area into service with the nodes and files that the kernel knows, go through the handshake again, then have the kernel
+//! send again what was not answered. Whatever does not fit is refused, with a reason, before anything is changed.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::daemon::{Body, Parts, Sockets, lock_in};
+use super::{Config, StartError, saved};
+use crate::fuse::handshake::Handshake;
+use crate::fuse::opcode;
+use crate::fuse::session::Connection;
+use crate::keeper::{DepositNumber, Depository, HAND_OVER, Link, REFUSED, SuccessorArguments};
+use crate::private::PrivateArea;
+use crate::quotactl::Left;
+use crate::shared::flights::Asked;
+use crate::shared::{Death, Deposited, Inheritance, Shared};
+use crate::sys::fork::{self, Ending};
+use crate::sys::fuse_dev;
+use crate::sys::inherited::Inherited;
+
+/// What the predecessor left, and is not taken up yet.
+pub(super) struct Legacy {
+    pub(super) inheritance: Inheritance,
+    pub(super) descriptors: Inherited,
+}
+
+/// Why this program cannot take over.
+#[derive(Debug)]
+enum Failure {
+    /// It never will: what was saved is damaged, or written by a program that differs.
+    Refused(String),
+    /// This time; the next one may.
+    Failed(String),
+}
+
+/// Serves a mount that another daemon served before; the exit code for the keeper.
+///
+/// To be called first thing in the process, with the arguments that the keeper gave.
+pub fn succeed(arguments: SuccessorArguments) -> i32 {
+    // A program that was started by descriptor has a number for a name.
+    let _ = rustix::thread::set_name(c"simfs");
+    let mut descriptors = match Inherited::collect() {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            tracing::error!(%error, "what was handed over cannot be found");
+            return 1;
+        }
+    };
+    let Some(link) = descriptors.take(arguments.link) else {
+        tracing::error!("not started by a keeper: to mount a VE, use 'simfs mount'");
+        return 2;
+    };
+    let link = Arc::new(Link::new(link));
+    let (code, reason) = match take_over(arguments, descriptors, &link) {
+        Ok(()) => return 0,
+        Err(Failure::Refused(reason)) => (REFUSED, reason),
+        Err(Failure::Failed(reason)) => (1, reason),
+    };
+    tracing::error!("the mount cannot be taken over: {reason}");
+    link.refuse(&reason);
+    code
+}
+
+fn take_over(
+    arguments: SuccessorArguments,
+    mut descriptors: Inherited,
+    link: &Arc<Link>,
+) -> Result<(), Failure> {
+    let lost = || refused("a descriptor that the keeper should hold is missing");
+    // Signals that ask for an end are taken by a thread of their own.
+    let _signals = fork::block_end_signals().map_err(failed)?;
+    let memory = descriptors.take(arguments.memory).ok_or_else(lost)?;
+    let device = descriptors.take(arguments.device).ok_or_else(lost)?;
+    let (shared, inheritance) = Shared::adopt(memory).map_err(refused)?;
+    let shared = Arc::new(shared);
+    let config = saved::config(&shared).map_err(refused)?;
+    let (mount, handshake) = saved::mount(&shared).map_err(refused)?;
+    let mut deposited = |what| {
+        let number = shared.board().deposit(what)?;
+        descriptors.take(number)
+    };
+    let root = deposited(Deposited::AreaRoot).ok_or_else(lost)?;
+    let lock = deposited(Deposited::AreaLock).ok_or_else(lost)?;
+    let sockets = Sockets {
+        control: deposited(Deposited::ControlSocket).ok_or_else(lost)?.into(),
+        quotactl: deposited(Deposited::QuotactlSocket).map(Into::into),
+    };
+    let area = Arc::new(PrivateArea::adopt(root, lock).map_err(failed)?);
+    note_deaths(&config, &shared, &inheritance);
+    let outside = lock_in(&config).map_err(failed)?;
+    let parts = Parts {
+        config: &config,
+        area,
+        shared,
+        link: link.clone(),
+        device,
+        outside,
+    };
+    let mut legacy = Legacy {
+        inheritance,
+        descriptors,
+    };
+    let body = Body::adopt(parts, &mut legacy).map_err(failed)?;
+    serve(body, &handshake, mount, sockets, legacy)
+}
+
+fn serve(
+    body: Body<'_>,
+    handshake: &Handshake,
+    mount: saved::MountRecord,
+    sockets: Sockets,
+    mut legacy: Legacy,
+) -> Result<(), Failure> {
+    let connection =
+        Connection::adopt(&body.parts.device, body.requests(), handshake).map_err(refused)?;
+    let device = body.parts.device.try_clone().map_err(failed)?;
+    let (ve, link) = (body.parts.config.ve, body.parts.link.clone());
+    let unanswered: Vec<u64> = legacy
+        .inheritance
+        .cut_off
+        .iter()
+        .map(|request| request.asked.unique)
+        .collect();
+    let left = Left {
+        listeners: &legacy.inheritance.listeners,
+        calls: &legacy.inheritance.notifications,
+        descriptors: &mut legacy.descriptors,
+    };
+    let ready = |leftover: &Inherited| {
+        give_back(leftover, &link);
+        tracing::info!(%ve, unanswered = unanswered.len(), "taken over");
+        resend(&device, &unanswered)
+    };
+    body.run(connection, mount, sockets, Some(left), ready)
+        .map_err(failed)
+}
+
+/// What nobody took up was deposited by a daemon that died before it could say for what.
+fn give_back(leftover: &Inherited, link: &Link) {
+    for number in leftover.numbers() {
+        tracing::info!(number, "a descriptor that nobody needs is given back");
+        link.withdraw(DepositNumber::new(number));
+    }
+}
+
+/// Has the kernel send again what was read and not answered.
+fn resend(device: &OwnedFd, unanswered: &[u64]) -> Result<(), StartError> {
+    match fuse_dev::resend(device) {
+        Ok(()) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            tracing::warn!(
+                requests = unanswered.len(),
+                "this kernel sends no request twice (Linux 6.9 and later do); those under way fail with EIO"
+            );
+            for unique in unanswered {
+                // One that was answered after all is not waited for.
+                let _ = fuse_dev::answer(device, -libc::EIO, *unique);
+            }
+            Ok(())
+        }
+        Err(error) => Err(StartError::step("the kernel does not send requests again")(
+            error,
+        )),
+    }
+}
+
+/// Notes which requests were under way when the last daemon died, and how it died.
+fn note_deaths(config: &Config, shared: &Shared, inheritance: &Inheritance) {
+    let ve = config.ve;
+    let ending = shared.board().last_death().map(Ending::from_status);
+    let planned = ending.is_none_or(|ending| ending == Ending::Exited(HAND_OVER));
+    if inheritance.damaged > 0 {
+        tracing::error!(%ve, records = inheritance.damaged, "saved records are damaged and left out");
+    }
+    for request in inheritance.cut_off.iter().filter(|_| !planned) {
+        let death = ending.map_or(Death::Crash, kind_of);
+        let Asked {
+            unique,
+            opcode,
+            node,
+            caller,
+        } = request.asked;
+        let deaths = shared.suspects().note(unique, death);
+        tracing::warn!(
+            %ve,
+            unique,
+            op = opcode::name(opcode),
+            %node,
+            uid = caller.uid,
+            gid = caller.gid,
+            pid = caller.pid,
+            offset = request.offset,
+            size = request.size,
+            what = ?request.description,
+            crashes = deaths.crashes,
+            kills = deaths.kills,
+            "under way when the daemon ended"
+        );
+    }
+}
+
+/// Who ended the daemon: SIGKILL and requests to end come from outside, anything else is the daemon's own fault.
+fn kind_of(ending: Ending) -> Death {
+    match ending {
+        Ending::Killed(libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP) => Death::Kill,
+        _ => Death::Crash,
+    }
+}
+
+fn refused(why: impl ToString) -> Failure {
+    Failure::Refused(why.to_string())
+}
+
+fn failed(why: impl ToString) -> Failure {
+    Failure::Failed(why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ended_the_daemon() {
+        for (ending, death) in [
+            (Ending::Killed(libc::SIGKILL), Death::Kill),
+            (Ending::Killed(libc::SIGSEGV), Death::Crash),
+            (Ending::Killed(libc::SIGABRT), Death::Crash),
+            (Ending::Exited(101), Death::Crash),
+            (Ending::Exited(1), Death::Crash),
+        ] {
+            assert_eq!(kind_of(ending), death, "{ending:?}");
+            assert_eq!(Ending::from_status(ending.status()), ending);
+        }
+    }
+}
