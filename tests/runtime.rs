@@ -2,6 +2,7 @@
 
 mod beancounters;
 mod boot;
+mod failures;
 mod user_namespace;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,25 @@ impl Host {
     /// `None` after a skip. The template is a directory, as `vzpkg` keeps them for cloning.
     fn new(runtime: &'static str) -> Option<Self> {
         Self::with(runtime, rootfs::unpack_into)
+    }
+
+    /// The same with a template that is nothing but a shell and the usual programs.
+    fn small(runtime: &'static str) -> Option<Self> {
+        if !require::programs(&["busybox"]) {
+            return None;
+        }
+        Self::with(runtime, |tree| {
+            for dir in ["bin", "etc", "proc", "dev", "sys", "run", "tmp", "root"] {
+                std::fs::create_dir_all(tree.join(dir)).expect("directory");
+            }
+            let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
+            let busybox = found.map(Path::new).find(|path| path.exists());
+            std::fs::copy(busybox.expect("busybox"), tree.join("bin/busybox")).expect("busybox");
+            for name in ["sh", "sleep", "cat", "kill", "stty", "ps", "trap", "head"] {
+                std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).expect(name);
+            }
+            true
+        })
     }
 
     /// The same with another template.
@@ -57,6 +77,12 @@ impl Host {
             .arg(program(name))
             .env("SIMFS_PREFIX", self.base.path())
             .env("LC_ALL", "C");
+        // Where a test puts what is to stand before the host's programs.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env(
+            "PATH",
+            format!("{}:{path}", self.path("programs").display()),
+        );
         command
     }
 
@@ -120,11 +146,18 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for ve in ["101", "102"] {
-            if self.path("run/vz").join(ve).exists() || is_mount(&self.path("vz/root").join(ve)) {
+        for dir in ["run/vz", "run/simfs"] {
+            for entry in std::fs::read_dir(self.path(dir))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let ve = entry.file_name();
                 let mut stop = self.command("vzctl");
-                let _may_be_down = stop.args(["--quiet", "stop", ve, "--fast"]).output();
-                let _may_be_unmounted = self.command("simfs").args(["umount", "-l", ve]).output();
+                let stop = stop.args(["--quiet", "stop", "--fast"]).arg(&ve);
+                let _may_be_down = stop.output();
+                let mut umount = self.command("simfs");
+                let _may_be_unmounted = umount.args(["umount", "-l"]).arg(&ve).output();
             }
         }
         let decoy = self.path("run/simfs/decoy/mnt");

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::cgroup::{Layout, ResourceGroups};
 use crate::paths::Paths;
+use crate::ve_state::in_table;
 
 /// Joins groups, shows the second generation of cgroups only, and becomes the runtime.
 ///
@@ -265,7 +266,7 @@ impl Runtime {
             return command;
         }
         let (members, keep) = match place {
-            Place::Start(root) => (self.groups.first_generation_members(), escaped(root)),
+            Place::Start(root) => (self.groups.first_generation_members(), in_table(root)),
             Place::Ve => (self.groups.first_generation_members(), String::new()),
             Place::Host => (Vec::new(), String::new()),
         };
@@ -305,16 +306,6 @@ impl Runtime {
             message: line.unwrap_or("failed and said nothing").trim().to_owned(),
         }
     }
-}
-
-/// A path as the mount table writes it (proc_pid_mounts(5)).
-fn escaped(path: &Path) -> String {
-    path.display()
-        .to_string()
-        .replace('\\', "\\134")
-        .replace(' ', "\\040")
-        .replace('\t', "\\011")
-        .replace('\n', "\\012")
 }
 
 /// Whether a program is in the search path, or where administrators' programs are.

@@ -59,11 +59,35 @@ pub fn is_mount_point(path: &Path) -> bool {
     above.is_some_and(|above| above.dev() != here.dev())
 }
 
+/// Whether something is mounted there that is no VE's root.
+pub fn is_foreign_mount(path: &Path) -> bool {
+    is_mount_point(path) && table_type(path).is_none_or(|kind| kind != simfs::mount::FS_TYPE)
+}
+
 fn is_in_table(path: &Path) -> bool {
+    table_type(path).is_some()
+}
+
+/// The type of what is mounted there, the last of several.
+fn table_type(path: &Path) -> Option<String> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    table
-        .lines()
-        .any(|line| line.split(' ').nth(1).map(Path::new) == Some(path))
+    let written = in_table(path);
+    let mut lines = table.lines().rev().map(|line| line.split(' '));
+    lines.find_map(|mut fields| {
+        let is_there = fields.nth(1) == Some(&written);
+        let kind = fields.next()?;
+        is_there.then(|| kind.to_owned())
+    })
+}
+
+/// A path as the mount table writes it (proc_pid_mounts(5)).
+pub fn in_table(path: &Path) -> String {
+    path.display()
+        .to_string()
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011")
+        .replace('\n', "\\012")
 }
 
 /// Every VE with a configuration file, by number.

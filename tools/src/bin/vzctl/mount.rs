@@ -3,13 +3,15 @@
 use simfs_tools::cgroup::ResourceGroups;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::ve_config::VeConfig;
+use simfs_tools::ve_state::is_foreign_mount;
 
 use crate::scripts::{self, Phase};
-use crate::{Context, Fallible, Outcome, disk, program};
+use crate::{Context, Fallible, Outcome, disk, program, system};
 
 pub(crate) fn mount_command(context: &Context) -> Outcome {
     let _lock = context.lock("mounting")?;
     let config = context.config()?;
+    refuse_foreign(context)?;
     if context.must_exist()?.is_mounted {
         return Err(Failure::new(VzctlExit::Mounted, "mounted already"));
     }
@@ -33,6 +35,19 @@ pub(crate) fn umount_command(context: &Context) -> Outcome {
     umount(context)?;
     context.tell("Container is unmounted");
     Ok(VzctlExit::Ok)
+}
+
+/// Refuses a root where something else is mounted.
+pub(crate) fn refuse_foreign(context: &Context) -> Fallible<()> {
+    let root = context.paths.root(context.ve).map_err(system)?;
+    if !is_foreign_mount(&root) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is a mount point of something else: unmount that, or move the VE with VE_ROOT",
+        root.display()
+    );
+    Err(Failure::new(VzctlExit::Mount, message))
 }
 
 /// Mounts; a script that fails afterwards unmounts again.

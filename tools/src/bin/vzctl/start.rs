@@ -34,6 +34,7 @@ pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
             "disabled: start it with --force, or enable it with --disabled no",
         ));
     }
+    mount::refuse_foreign(context)?;
     clear(context)?;
     let runtime = context.runtime(&config)?;
     context.tell("Starting container...");
