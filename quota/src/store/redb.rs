@@ -240,6 +240,9 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
 }
 
 #[cfg(test)]
+mod torn;
+
+#[cfg(test)]
 mod tests {
     use ::redb::Error as E;
 

@@ -13,7 +13,7 @@ use quota::store::{Batch, DiskStore, Store as _};
 use quota::{Bytes, Inodes, QuotaType, Subject, Usage};
 use tempfile::TempDir;
 
-use crate::sample::{VE, can_run_as_root, open, put_account, read_account, run_apart, user};
+use crate::sample::{VE, can_run_as_root, open, put_account, read_account, run, run_apart, user};
 
 /// Names the store's directory to the child.
 const DIR: &str = "SIMFS_TEST_STORE";
@@ -168,18 +168,6 @@ fn every_acknowledged_commit_survives_a_kill_whole() {
     let dir = TempDir::new().unwrap();
     drop(DiskStore::create(dir.path(), VE).unwrap());
     rounds(dir.path(), Running::kill);
-}
-
-fn run(command: &[&str]) {
-    let output = Command::new(command[0])
-        .args(&command[1..])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// The power cuts, in a mount namespace of their own: what is mounted ends with the process.

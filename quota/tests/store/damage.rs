@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use quota::store::record::{AccountRecord, key};
+use quota::store::record::{self, AccountRecord, key};
 use quota::store::salvage::{Salvage, salvage};
 use quota::store::{Batch, DiskStore, Store as _, StoreError};
-use quota::{Subject, VeId};
+use quota::{Engine, EngineError, Environment, QuotaType, Standing, Subject, VeId};
 use tempfile::TempDir;
 
 use crate::sample::{
@@ -227,6 +228,59 @@ fn a_value_with_a_wrong_checksum_costs_its_usage_only() {
     assert_eq!(report.lost, ["the record of user 7"]);
     assert_eq!(report.recovered, u64::from(USERS));
     assert_eq!(check_limits(dir.path()), USERS as usize - 1);
+}
+
+// S54: each kind of record, damaged inside a sound page.
+#[test]
+fn every_kind_of_record_is_checked_and_mended() {
+    let group = QuotaType::Group.subject(7);
+    let keys = [
+        key::schema(),
+        key::info(),
+        key::standing(),
+        key::account(Subject::Ve),
+        key::account(user(7)),
+        key::account(group),
+    ];
+    for damaged in keys {
+        let dir = TempDir::new().unwrap();
+        store(dir.path());
+        let open = open(dir.path());
+        let mut batch = Batch::new();
+        let accounts = [(Subject::Ve, account(1)), (group, account(7))];
+        for (subject, account) in &accounts {
+            put_account(&mut batch, *subject, account);
+        }
+        open.commit(&batch).unwrap();
+        open.keep_copy(&change(EPOCH, &accounts)).unwrap();
+        let mut batch = Batch::new();
+        let standing = record::encode(&key::standing(), &Standing::Final);
+        batch.put(key::standing(), standing);
+        let mut value = open.get(&damaged).unwrap().unwrap_or(vec![0; 9]);
+        value[2] ^= 1;
+        batch.put(damaged.clone(), value);
+        open.commit(&batch).unwrap();
+        let environment = Environment::default();
+        drop(open);
+        let error = match DiskStore::open(dir.path(), VE) {
+            Err(error) => error,
+            // What opening does not need is found by what reads it.
+            Ok(store) => {
+                match Engine::open(Arc::new(store), environment).map(|engine| engine.tally()) {
+                    Err(EngineError::Store(error)) | Ok(Err(EngineError::Store(error))) => error,
+                    other => panic!("{}: {other:?}", damaged.escape_ascii()),
+                }
+            }
+        };
+        assert!(error.is_damage(), "{}: {error}", damaged.escape_ascii());
+        salvage(dir.path(), VE).unwrap();
+        check_limits(dir.path());
+        let mended = self::open(dir.path());
+        for (subject, account) in accounts {
+            let found = read_account(&mended, subject).map(|found| found.limits);
+            assert_eq!(found, Some(account.limits), "{subject}");
+        }
+    }
 }
 
 #[test]

@@ -14,5 +14,7 @@ mod crash;
 mod damage;
 mod disk;
 mod full;
+mod fuzz;
+mod hang;
 mod record;
 mod sample;

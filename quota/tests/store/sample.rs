@@ -140,6 +140,19 @@ pub(crate) fn can_run_as_root(programs: &[&str]) -> bool {
     false
 }
 
+#[track_caller]
+pub(crate) fn run(command: &[&str]) {
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// Runs an ignored test of this program alone, in a mount namespace of its own, after this shell script. What is
 /// mounted ends with it.
 #[track_caller]
