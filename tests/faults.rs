@@ -190,10 +190,7 @@ fn a_journal_that_outlives_its_disk_is_not_believed() {
     ve.backing().cut_power();
     assert_eq!(mkdir(ve.path("dir")), Err(Errno::IO));
     assert_logged_soon(&ve, "the private area may have lost writes");
-    let (daemon, keeper) = crash::pids(&ve);
-    crash::kill(keeper);
-    crash::kill(daemon);
-    let _gone = rustix::mount::unmount(ve.root(), rustix::mount::UnmountFlags::DETACH);
+    crash::kill_both(&ve);
     drop(file);
     ve.backing().power_up();
     crash::mount_again(&ve);

@@ -19,6 +19,7 @@ mod crash;
 mod data;
 mod differential;
 mod dir;
+mod ending;
 mod escape;
 mod faults;
 mod grace;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 use serde_json::Value;
 
 use crate::harness::command::eventually;
@@ -235,10 +234,7 @@ fn what_a_close_gives_back_after_a_loss_of_power_is_seen() {
     );
     ve.check();
     let open = reopen("killed");
-    let (daemon, keeper) = crash::pids(&ve);
-    crash::kill(keeper);
-    crash::kill(daemon);
-    let _already_gone = unmount(ve.root(), UnmountFlags::DETACH);
+    crash::kill_both(&ve);
     drop(open);
     crash::mount_again(&ve);
     assert!(!has_tail(&ve, "killed"));

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 
-use crate::harness::command::run;
+use crate::harness::command::{eventually, run};
 use crate::harness::files::{occupied, open, put, write_at};
-use crate::harness::{Kind, Spec, Ve, require};
+use crate::harness::{Kind, Spec, Ve, crash, require};
 
 const DIRECTORIES: u32 = 40;
 const FILES: u32 = 25;
@@ -92,4 +92,72 @@ fn what_xfs_gives_back_by_itself_is_settled() {
     run("xfs_spaceman", ["-c", "prealloc -s", &place]).ok();
     assert!(!has_tail());
     ve.check();
+}
+
+/// Files for which a recount takes a while.
+const MANY: u32 = 40_000;
+
+/// A VE with many files whose totals are unknown: its daemon was killed, and no journal is left.
+fn unknown_totals() -> Option<Ve> {
+    let ve = Spec::default().second_level().bare()?;
+    for dir in 0..MANY / 1000 {
+        let place = ve.private().join(format!("d{dir}"));
+        fs::create_dir(&place).unwrap();
+        for file in 0..1000 {
+            fs::File::create(place.join(file.to_string())).unwrap();
+        }
+    }
+    ve.init().ok();
+    ve.mount().ok();
+    put(ve.path("unseen"), 100_000);
+    crash::kill_both(&ve);
+    fs::remove_dir_all(ve.prefix().join("run/simfs").join(Ve::ID)).unwrap();
+    crash::mount_again(&ve);
+    Some(ve)
+}
+
+/// How many inodes the recount that is under way has looked at.
+#[track_caller]
+fn looked_at(ve: &Ve) -> u64 {
+    let status = ve.status();
+    assert_eq!(status["state"], "recovering", "{status}");
+    assert!(status["progress"]["total_estimate"].is_u64(), "{status}");
+    status["progress"]["done"].as_u64().unwrap()
+}
+
+// S67: its progress is shown, it ends with the mount and starts anew with the next, however this one ended.
+#[test]
+fn a_recount_after_a_crash_is_shown_stopped_and_started_anew() {
+    let Some(ve) = unknown_totals() else {
+        return;
+    };
+    let first = looked_at(&ve);
+    eventually("the recount goes on", || match looked_at(&ve) {
+        more if more > first => Ok(()),
+        _ => Err(first.to_string()),
+    });
+    let table = ve.simfs(["status", Ve::ID]).ok().stdout;
+    assert!(table.contains(" inodes\n"), "{table}");
+    let outcome = ve.simfs(["check", Ve::ID]);
+    assert_ne!(outcome.code, 0);
+    assert!(
+        outcome.stderr.contains("a recount is under way"),
+        "{outcome:?}"
+    );
+
+    ve.umount().ok();
+    ve.mount().ok();
+    looked_at(&ve);
+    crash::kill_both(&ve);
+    crash::mount_again(&ve);
+    looked_at(&ve);
+    // And exact although files come and go meanwhile.
+    for round in 0..40 {
+        put(ve.path(format!("d{round}/new")), 50_000);
+        fs::remove_file(ve.path(format!("d{}/0", round % 40))).unwrap();
+    }
+    crash::wait_for_recount(&ve);
+    ve.assert_exact();
+    ve.remount();
+    assert_eq!(ve.status()["state"], "mounted", "once is enough");
 }

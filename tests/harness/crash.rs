@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Ve;
@@ -40,6 +41,15 @@ pub(crate) fn pids(ve: &Ve) -> (u32, u32) {
     let status = ve.status();
     let pid = |key: &str| u32::try_from(status[key].as_u64().expect(key)).expect("a process id");
     (pid("pid"), pid("keeper_pid"))
+}
+
+/// Kills keeper and daemon, and takes the dead mount away.
+#[track_caller]
+pub(crate) fn kill_both(ve: &Ve) {
+    let (daemon, keeper) = pids(ve);
+    kill(keeper);
+    kill(daemon);
+    let _already_gone = unmount(ve.root(), UnmountFlags::DETACH);
 }
 
 /// Mounts after a kill; a thread that is still in a system call lets go of the private area a moment later.
