@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Density(DensityArgs),
     /// Measure what one operation costs as files, users and VEs grow.
     Scale(ScaleArgs),
+    /// Kill daemons: how long until the VE answers again.
+    Recovery(RecoveryArgs),
     /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
     #[command(hide = true)]
     Work(WorkArgs),
@@ -110,6 +112,29 @@ pub(crate) struct ScaleArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// Where scale.csv, scale.md and plots are recorded.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `recovery`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RecoveryArgs {
+    /// How many files the VEs have.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
+    pub(crate) files: Vec<u32>,
+    /// How many files are written to between the last commit and the kill.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1_000, 10_000])]
+    pub(crate) touched: Vec<u32>,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: u32,
+    /// Programs simfs and vzquota.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the VEs are made (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where recovery.md, recovery.csv and recovery.svg are recorded.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }

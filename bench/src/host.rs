@@ -151,7 +151,7 @@ fn field(text: &str, key: &str) -> Option<u64> {
 }
 
 /// The first number behind a key of JSON.
-fn number(json: &str, key: &str) -> Result<u32> {
+pub(crate) fn number(json: &str, key: &str) -> Result<u32> {
     let quoted = format!("\"{key}\":");
     let behind = json
         .split_once(&quoted)

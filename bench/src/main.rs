@@ -11,6 +11,7 @@ mod interrupt;
 mod measure;
 mod peer;
 mod programs;
+mod recovery;
 mod report;
 mod rounds;
 mod scale;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => session::compare(&args),
         Command::Density(args) => density::density(&args),
         Command::Scale(args) => scale::scale(&args),
+        Command::Recovery(args) => recovery::recovery(&args),
         Command::Work(args) => worker::work(&args),
         Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
     };
