@@ -2,7 +2,9 @@
 
 mod beancounters;
 mod boot;
+mod cgroup2;
 mod failures;
+mod systemd;
 mod user_namespace;
 
 use std::path::{Path, PathBuf};

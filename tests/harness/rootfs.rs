@@ -36,6 +36,16 @@ pub(crate) fn unpack_with_quota_tools_into(private: &Path) -> bool {
     true
 }
 
+/// The same with systemd as its first program, and an identity still to be made.
+#[must_use]
+pub(crate) fn unpack_with_systemd_into(private: &Path) -> bool {
+    let is_there = unpack(private, "minbase-systemd", "systemd-sysv,dbus");
+    if is_there {
+        std::fs::write(private.join("etc/machine-id"), "").expect("machine-id");
+    }
+    is_there
+}
+
 fn unpack(private: &Path, name: &str, packages: &str) -> bool {
     if !require::programs(&["debootstrap", "crun"]) {
         return false;

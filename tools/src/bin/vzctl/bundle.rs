@@ -202,6 +202,8 @@ fn mounts(counters: &Path) -> Value {
           "options": ["nosuid", "noexec", "nodev", "relatime"] },
         { "destination": "/run", "type": "tmpfs", "source": "tmpfs",
           "options": ["nosuid", "nodev", "mode=755"] },
+        { "destination": "/run/lock", "type": "tmpfs", "source": "tmpfs",
+          "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=5m"] },
         { "destination": ubc::INSIDE, "type": "bind", "source": counters,
           "options": ["bind", "ro", "nosuid", "nodev", "noexec"] },
     ])
