@@ -108,6 +108,37 @@ fn what_was_open_for_long_is_let_go_with_the_daemon() {
     }
 }
 
+// S51: what a recovery looks at is what was touched, whatever the number of files.
+#[test]
+fn a_recovery_looks_at_what_was_touched() {
+    let Some(ve) = Spec::default().bare() else {
+        return;
+    };
+    for dir in 0..10 {
+        let place = ve.private().join(format!("d{dir}"));
+        std::fs::create_dir(&place).expect("mkdir");
+        for file in 0..1000 {
+            std::fs::File::create(place.join(file.to_string())).expect("create");
+        }
+    }
+    ve.init().ok();
+    ve.mount().ok();
+    for dir in 0..3 {
+        std::fs::write(ve.path(format!("d{dir}/5")), [1; 5000]).expect("write");
+    }
+    crash::kill_both(&ve);
+    crash::mount_again(&ve);
+    let log = crash::log(&ve);
+    let (_, rest) = log.split_once("looked_at=").expect("a recovery");
+    let looked_at: u32 = rest
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .expect("a number");
+    assert!((3..50).contains(&looked_at), "{log}");
+    ve.check();
+}
+
 fn journal(ve: &Ve) -> PathBuf {
     let run = ve.prefix().join("run/simfs").join(Ve::ID);
     let entries = std::fs::read_dir(run).expect("run directory");
