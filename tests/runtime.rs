@@ -4,6 +4,8 @@ mod beancounters;
 mod boot;
 mod cgroup2;
 mod failures;
+mod sessions;
+mod settings;
 mod systemd;
 mod user_namespace;
 
@@ -39,7 +41,9 @@ impl Host {
             let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
             let busybox = found.map(Path::new).find(|path| path.exists());
             std::fs::copy(busybox.expect("busybox"), tree.join("bin/busybox")).expect("busybox");
-            for name in ["sh", "sleep", "cat", "kill", "stty", "ps", "trap", "head"] {
+            for name in [
+                "sh", "sleep", "cat", "kill", "stty", "ps", "tty", "head", "hostname",
+            ] {
                 std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).expect(name);
             }
             true

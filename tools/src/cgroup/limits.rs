@@ -169,3 +169,67 @@ impl Order {
         fs::write(file, &self.value).map_err(|error| format!("{}: {error}", file.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::Paths;
+    use quota::VeId;
+    use std::path::Path;
+
+    const FILES: [&str; 8] = [
+        "cpu.weight",
+        "cpu.max",
+        "cpuset.cpus",
+        "memory.max",
+        "memory.swap.max",
+        "pids.max",
+        "io.bfq.weight",
+        "io.max",
+    ];
+
+    #[test]
+    fn values_of_the_second_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = dir.path().join("simfs/101");
+        fs::create_dir_all(&group).unwrap();
+        for file in FILES {
+            fs::write(group.join(file), "").unwrap();
+        }
+        let table = format!("c {} cgroup2 rw 0 0\n", dir.path().display());
+        let groups = ResourceGroups::in_table(&table, Path::new("/"), VeId::new(101));
+        let paths = Paths::open(Some(dir.path())).unwrap();
+        let empty = VeConfig::open(&paths, VeId::new(101)).unwrap();
+        let rows = [
+            ("CPUUNITS", "1000", "cpu.weight", "39"),
+            ("CPUUNITS", "500000", "cpu.weight", "10000"),
+            ("CPUUNITS", "8", "cpu.weight", "1"),
+            ("CPULIMIT", "150", "cpu.max", "150000 100000"),
+            ("CPULIMIT", "0", "cpu.max", "max 100000"),
+            ("CPUS", "1", "cpuset.cpus", "0-0"),
+            ("PHYSPAGES", "0:16384", "memory.max", "67108864"),
+            ("PHYSPAGES", "0:unlimited", "memory.max", "max"),
+            ("SWAPPAGES", "0:16384", "memory.swap.max", "67108864"),
+            ("NUMPROC", "77", "pids.max", "77"),
+            ("IOPRIO", "7", "io.bfq.weight", "640"),
+            ("IOLIMIT", "10485760", "io.max", "8:0 wbps=10485760"),
+            ("IOLIMIT", "0", "io.max", "8:0 wbps=max"),
+            ("IOPSLIMIT", "100", "io.max", "8:0 wiops=100"),
+        ];
+        for (key, value, file, expected) in rows {
+            let config = empty.with(&[(key, value.to_owned())]);
+            let refused = groups.apply(&config, Some((8, 0)));
+            assert!(refused.is_empty(), "{key}={value}: {refused:?}");
+            let text = fs::read_to_string(group.join(file)).unwrap();
+            assert_eq!(text, expected, "{key}={value}");
+        }
+        // What has no controller is named, and the rest is applied.
+        fs::remove_file(group.join("pids.max")).unwrap();
+        let config = empty.with(&[("NUMPROC", "5".into()), ("CPULIMIT", "70".into())]);
+        let refused = groups.apply(&config, None);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused.iter().all(|line| line.starts_with("NUMPROC: ")));
+        let text = fs::read_to_string(group.join("cpu.max")).unwrap();
+        assert_eq!(text, "70000 100000");
+    }
+}

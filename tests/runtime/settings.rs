@@ -1,0 +1,139 @@
+//! `vzctl set` on a VE that runs: what the host has a controller for is in force at once, the rest is named.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::Host;
+use super::sessions::group;
+use crate::harness::command::{Outcome, finish, program};
+use crate::harness::require;
+
+/// A mount namespace in which all commands of a test are run.
+struct View {
+    holder: Child,
+}
+
+impl View {
+    /// One that sees both generations of cgroups as the host does, or only the first.
+    fn new(is_first_only: bool) -> Self {
+        let hide = if is_first_only {
+            "umount -a -t cgroup2; "
+        } else {
+            ""
+        };
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "slave", "sh", "-c"])
+            .arg(format!("{hide}echo ready; exec sleep 600"))
+            .stdout(Stdio::piped());
+        let mut holder = command.spawn().expect("a namespace");
+        let mut line = String::new();
+        let output = holder.stdout.take().expect("a pipe");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        Self { holder }
+    }
+
+    #[track_caller]
+    fn vzctl(&self, host: &Host, args: &[&str]) -> Outcome {
+        let mut command = Command::new("timeout");
+        command
+            .args(["60", "nsenter", "--mount", "--target"])
+            .arg(self.holder.id().to_string())
+            .arg(program("vzctl"))
+            .args(["--quiet", "--runtime", host.runtime])
+            .args(args)
+            .env("SIMFS_PREFIX", host.base.path())
+            .env("LC_ALL", "C");
+        finish(&mut command)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let _may_have_ended = self.holder.kill();
+        let _its_end = self.holder.wait();
+    }
+}
+
+/// Option, value, key; controller, file and what stands in it then.
+type Row = (&'static str, &'static str, &'static str, [&'static str; 3]);
+
+#[rustfmt::skip]
+const ROWS: [Row; 9] = [
+    ("--cpuunits", "2000", "CPUUNITS", ["cpu", "cpu.shares", "2048"]),
+    ("--cpulimit", "50", "CPULIMIT", ["cpu", "cpu.cfs_quota_us", "50000"]),
+    ("--cpus", "1", "CPUS", ["cpuset", "cpuset.cpus", "0"]),
+    ("--ram", "64M", "PHYSPAGES", ["memory", "memory.limit_in_bytes", "67108864"]),
+    ("--numproc", "77", "NUMPROC", ["pids", "pids.max", "77"]),
+    ("--ioprio", "7", "IOPRIO", ["blkio", "blkio.bfq.weight", "640"]),
+    ("--iolimit", "10", "IOLIMIT", ["blkio", "blkio.throttle.write_bps_device", "10485760"]),
+    ("--iopslimit", "100", "IOPSLIMIT", ["blkio", "blkio.throttle.read_iops_device", "100"]),
+    ("--ram", "unlimited", "PHYSPAGES", ["memory", "memory.limit_in_bytes", "9223372036854771712"]),
+];
+
+// S70: in force where there is a controller, else named; and the next is applied all the same.
+fn settings(runtime: &'static str, is_first_only: bool) {
+    // The values for the second generation are a table in `tools/src/cgroup/limits.rs`.
+    if !Path::new("/sys/fs/cgroup/memory").exists() {
+        return require::skip("the controllers of this host are not of the first generation");
+    }
+    let Some(host) = Host::small(runtime) else {
+        return;
+    };
+    let view = View::new(is_first_only);
+    host.create("101", &[]).ok();
+    view.vzctl(&host, &["start", "101"]).ok();
+    for (number, (option, value, key, [controller, file, expected])) in ROWS.into_iter().enumerate()
+    {
+        let path = group(&host, "101", controller).join(file);
+        let hostname = format!("named{number}");
+        let line = ["set", "101", option, value, "--hostname", &hostname];
+        let outcome = view.vzctl(&host, &line);
+        if outcome.code == 0 {
+            let text = std::fs::read_to_string(&path).expect("a limit");
+            assert!(
+                text.contains(expected),
+                "{option} {value}: {}: {text}",
+                path.display()
+            );
+        } else {
+            // Not every kernel has this file, nor every disk a device of its own.
+            assert_eq!(controller, "blkio", "{outcome:?}");
+            outcome.refused(1, key);
+        }
+        let named = view.vzctl(&host, &["exec", "101", "cat /etc/hostname; hostname"]);
+        assert_eq!(
+            named.ok().stdout,
+            format!("{hostname}\n").repeat(2),
+            "{option}"
+        );
+    }
+    let names = ["--nameserver", "192.0.2.1", "--searchdomain", "example.org"];
+    view.vzctl(&host, &[&["set", "101"], &names[..]].concat())
+        .ok();
+    let text = view
+        .vzctl(&host, &["exec", "101", "cat /etc/resolv.conf"])
+        .ok()
+        .stdout;
+    assert_eq!(text, "search example.org\nnameserver 192.0.2.1\n");
+    view.vzctl(&host, &["stop", "101", "--fast"]).ok();
+    view.vzctl(&host, &["destroy", "101"]).ok();
+    host.assert_nothing_left();
+}
+
+#[test]
+fn limits_are_in_force_with_crun() {
+    settings("crun", false);
+}
+
+#[test]
+fn limits_are_in_force_with_runc() {
+    settings("runc", false);
+}
+
+#[test]
+fn limits_are_in_force_with_the_first_generation_alone() {
+    settings("crun", true);
+}
