@@ -5,12 +5,13 @@
 
 use smallvec::SmallVec;
 
+use crate::inode::Charged;
 use crate::reservation::{Accounts, Change, Want};
 use crate::subject::{Owner, Subject};
-use crate::usage::Usage;
+use crate::usage::{Resource, Usage};
 
-/// Accounts of one request that need no allocation: the VE, and three owners with their groups.
-const INLINE: usize = 7;
+/// Accounts of one request that need no allocation: the VE, and two owners with their groups.
+const INLINE: usize = 5;
 
 /// Promised amounts by account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,16 +34,10 @@ impl Charges {
         if usage.is_zero() {
             return;
         }
-        match self
-            .0
-            .binary_search_by_key(&subject, |(subject, _)| *subject)
-        {
-            Ok(at) => {
-                if let Some((_, sum)) = self.0.get_mut(at) {
-                    *sum = sum.saturating_add(usage);
-                }
-            }
-            Err(at) => self.0.insert(at, (subject, usage)),
+        let at = place(&self.0, subject);
+        match self.0.get_mut(at) {
+            Some((named, sum)) if *named == subject => *sum = sum.saturating_add(usage),
+            _ => self.0.insert(at, (subject, usage)),
         }
     }
 
@@ -56,6 +51,11 @@ impl Charges {
     /// All amounts, in the order of checks.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Subject, Usage)> + '_ {
         self.0.iter().copied()
+    }
+
+    /// Names no account any more.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// Whether nothing is promised.
@@ -85,8 +85,59 @@ impl Move {
         }
     }
 
+    /// One amount goes, another comes.
+    fn exchange(&mut self, minus: Usage, plus: Usage) {
+        self.minus = self.minus.saturating_add(minus);
+        self.plus = self.plus.saturating_add(plus);
+    }
+
+    /// What becomes of one resource.
+    pub(crate) const fn step(&self, resource: Resource) -> Step {
+        let (plus, minus) = (self.plus.get(resource), self.minus.get(resource));
+        Step {
+            back: self.promised.get(resource),
+            grow: plus.saturating_sub(minus),
+            shrink: minus.saturating_sub(plus),
+        }
+    }
+
+    /// What it adds to charges beyond the promise that it gives back.
+    pub(crate) fn excess(&self) -> Usage {
+        let mut excess = Usage::ZERO;
+        for resource in Resource::ALL {
+            let step = self.step(resource);
+            excess.set(resource, step.grow.saturating_sub(step.back));
+        }
+        excess
+    }
+
+    /// Whether what is charged changes.
+    pub(crate) fn moves_charges(&self) -> bool {
+        self.minus != self.plus
+    }
+
     fn is_nothing(&self) -> bool {
         self.promised.is_zero() && self.minus == self.plus
+    }
+}
+
+/// What a [`Move`] does to one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Promise given back.
+    pub(crate) back: u64,
+    /// What is charged in addition; zero where `shrink` is not.
+    pub(crate) grow: u64,
+    /// What is not charged any more.
+    pub(crate) shrink: u64,
+}
+
+impl Step {
+    /// What is neither charged nor promised afterwards.
+    pub(crate) const fn surplus(&self) -> u64 {
+        self.back
+            .saturating_sub(self.grow)
+            .saturating_add(self.shrink)
     }
 }
 
@@ -98,32 +149,25 @@ impl Moves {
     /// Gives these promises back and takes these changes in.
     pub(crate) fn of(back: &Charges, changes: &[Change]) -> Self {
         let mut moves = Self::default();
-        for (subject, promised) in back.iter() {
-            moves.add(
-                subject,
-                Move {
-                    promised,
-                    ..Move::default()
-                },
-            );
+        for &(subject, promised) in &back.0 {
+            let part = Move {
+                promised,
+                ..Move::default()
+            };
+            moves.0.push((subject, part));
         }
         for change in changes {
-            if change.before == change.after {
-                continue;
-            }
-            for charged in change.before.iter() {
-                let part = Move {
-                    minus: charged.usage,
-                    ..Move::default()
-                };
-                moves.add_owner(charged.owner, part);
-            }
-            for charged in change.after.iter() {
-                let part = Move {
-                    plus: charged.usage,
-                    ..Move::default()
-                };
-                moves.add_owner(charged.owner, part);
+            let (before, after) = (change.before, change.after);
+            let (minus, plus) = (usage_of(before), usage_of(after));
+            match (before.map(|held| held.owner), after.map(|held| held.owner)) {
+                (Some(old), Some(new)) if old != new => {
+                    moves.add_owner(old, minus, Usage::ZERO);
+                    moves.add_owner(new, Usage::ZERO, plus);
+                }
+                (Some(owner), _) | (None, Some(owner)) if minus != plus => {
+                    moves.add_owner(owner, minus, plus);
+                }
+                _ => {}
             }
         }
         moves.0.retain(|(_, part)| !part.is_nothing());
@@ -131,29 +175,33 @@ impl Moves {
     }
 
     /// All of them, in the order of checks.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Subject, Move)> + '_ {
-        self.0.iter().copied()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Subject, &Move)> + '_ {
+        self.0.iter().map(|(subject, part)| (*subject, part))
     }
 
-    fn add_owner(&mut self, owner: Owner, part: Move) {
+    fn add_owner(&mut self, owner: Owner, minus: Usage, plus: Usage) {
         for subject in subjects(Accounts::of(owner)) {
-            self.add(subject, part);
-        }
-    }
-
-    fn add(&mut self, subject: Subject, part: Move) {
-        match self
-            .0
-            .binary_search_by_key(&subject, |(subject, _)| *subject)
-        {
-            Ok(at) => {
-                if let Some((_, sum)) = self.0.get_mut(at) {
-                    *sum = sum.and(part);
+            let at = place(&self.0, subject);
+            match self.0.get_mut(at) {
+                Some((named, sum)) if *named == subject => sum.exchange(minus, plus),
+                _ => {
+                    let mut part = Move::default();
+                    part.exchange(minus, plus);
+                    self.0.insert(at, (subject, part));
                 }
             }
-            Err(at) => self.0.insert(at, (subject, part)),
         }
     }
+}
+
+/// Where this subject is, or belongs. There are too few for anything but looking at each.
+fn place<T>(sorted: &[(Subject, T)], subject: Subject) -> usize {
+    let before = sorted.iter().take_while(|(named, _)| *named < subject);
+    before.count()
+}
+
+fn usage_of(charged: Option<Charged>) -> Usage {
+    charged.map_or(Usage::ZERO, |charged| charged.usage)
 }
 
 /// The accounts in the order of checks.
@@ -167,7 +215,7 @@ pub(crate) fn subjects(accounts: Accounts) -> impl Iterator<Item = Subject> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inode::{Charged, InodeId};
+    use crate::inode::InodeId;
     use crate::units::Bytes;
 
     fn space(bytes: u64) -> Usage {

@@ -48,20 +48,33 @@ pub(crate) struct Rules {
 
 /// Which events of the present crossing have been reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Reported {
+pub(crate) struct Reported {
     soft: bool,
     expired: bool,
     hard: bool,
 }
 
+/// What has been reported of space and of inodes.
+pub(crate) type ReportedBoth = [Reported; 2];
+
 /// One account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Dquot {
     account: Account,
-    reported: [Reported; 2],
+    reported: ReportedBoth,
 }
 
 impl Dquot {
+    /// An account as it was when [`Self::parts`] took it apart.
+    pub(crate) const fn of_parts(account: Account, reported: ReportedBoth) -> Self {
+        Self { account, reported }
+    }
+
+    /// The account, and what has been reported of it.
+    pub(crate) const fn parts(&self) -> (&Account, &ReportedBoth) {
+        (&self.account, &self.reported)
+    }
+
     /// The account in this record; nothing is promised. A timer that a promise had started ended with the promise.
     pub(crate) fn new(subject: Subject, record: &AccountRecord) -> Self {
         let AccountRecord {
@@ -115,11 +128,6 @@ impl Dquot {
     /// The account as it is shown.
     pub(crate) fn account(&self) -> &Account {
         &self.account
-    }
-
-    /// Whether the account is to be stored: one without usage, limits and deadlines is not.
-    pub(crate) fn is_worth_storing(&self) -> bool {
-        is_worth_storing(&self.record())
     }
 
     /// Whether this fits, both resources of it. `limited` is whether limits count for this request.
@@ -217,6 +225,25 @@ impl Dquot {
         self.account.peak = self.account.peak.max(self.account.usage);
         self.follow(rules);
         self.report_soft(rules, news);
+    }
+
+    /// Up to where this account may be charged and promised without a look at the rules, in bytes and in inodes; `None` where
+    /// each step needs them.
+    ///
+    /// Up to there nothing changes but amounts: no limit refuses, no timer runs, starts or stops, and nothing is
+    /// reported or forgotten to have been. Going down from above a bound is not told from going down below it, so an
+    /// account above a soft limit has none.
+    pub(crate) fn free_range(&self, enforced: bool) -> Option<[u64; 2]> {
+        let is_quiet =
+            self.account.deadlines == Deadlines::NONE && self.reported == ReportedBoth::default();
+        let over_soft = Resource::ALL.map(|resource| self.is_over_soft(resource));
+        if !is_quiet || enforced && over_soft.contains(&true) {
+            return None;
+        }
+        Some(Resource::ALL.map(|resource| {
+            let limit = self.account.limits.get(resource).lowest();
+            limit.filter(|_| enforced).unwrap_or(u64::MAX)
+        }))
     }
 
     /// Replaces the limits; the timer follows at once.

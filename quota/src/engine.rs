@@ -11,9 +11,9 @@
 //! 2. A reservation is granted on all its accounts or on none.
 //! 3. The VE's usage = the sum over its users = the sum over its groups.
 //! 4. What an administrative verb acknowledged is durable.
-//! 5. Events are sent, callers are looked up, and batches are written without the ledger's lock.
+//! 5. Events are sent, callers are looked up, and batches are written without any lock of the ledger.
 //!
-//! Lock order: `admin` before `ledger`; the store is never called with `ledger` held, except to load an account.
+//! Lock order: `admin` before the ledger's; the store is never called with the ledger closed, except to load an account.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::event::{EventSink, News, NoEvents};
 use crate::grace::Timestamp;
 use crate::inode::{Charged, InodeId};
 use crate::journal::{Epoch, IntentSlot, Journal, NoJournal};
+use crate::lanes::{LANES, number_of_thread};
 use crate::ledger::{self, Ledger, Levels};
 use crate::reservation::{Accounts, Change, Ended, Reservation, Want};
 use crate::scope::Scope;
@@ -74,6 +75,7 @@ impl fmt::Debug for Environment {
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    grips: Arc<[Arc<Grip>; LANES]>,
 }
 
 struct Inner {
@@ -82,8 +84,8 @@ struct Inner {
     journal: Arc<dyn Journal>,
     /// One administrator or commit at a time. First in the lock order; holds the number of the last attempt to commit.
     admin: Mutex<Epoch>,
-    /// Last in the lock order; held for arithmetic, and to read an account that is not in memory.
-    ledger: Mutex<Ledger>,
+    /// Last in the lock order but for the journal; closed for arithmetic, and to read an account that is not in memory.
+    ledger: Ledger,
     /// A leaf; changed with `admin` held.
     standing: Mutex<Standing>,
     /// Whether this engine keeps the journal that the store names.
@@ -114,20 +116,18 @@ impl Engine {
         let (info, epoch) = records::info(&*store)?.ok_or(EngineError::NoRecord)?;
         records::require(&*store, Subject::Ve)?;
         let standing = records::standing(&*store)?;
-        let engine = Self {
-            inner: Arc::new(Inner {
-                store,
-                environment,
-                journal,
-                admin: Mutex::new(epoch),
-                ledger: Mutex::new(Ledger::new(info)),
-                standing: Mutex::new(standing),
-                in_service: AtomicBool::new(false),
-                violations: AtomicU64::new(0),
-                unreadable: AtomicBool::new(false),
-            }),
-        };
-        engine.with_loaded([Subject::Ve], |_| ())?;
+        let engine = Self::of(Inner {
+            store,
+            environment,
+            journal,
+            admin: Mutex::new(epoch),
+            ledger: Ledger::new(info),
+            standing: Mutex::new(standing),
+            in_service: AtomicBool::new(false),
+            violations: AtomicU64::new(0),
+            unreadable: AtomicBool::new(false),
+        });
+        engine.bring_in([Subject::Ve])?;
         Ok(engine)
     }
 
@@ -160,7 +160,7 @@ impl Engine {
     ) -> Result<Reservation, Denied> {
         let charges = Charges::of(wants);
         let denied = match self.promise(touched, &charges, Levels::Both) {
-            Ok(()) => return Ok(Reservation::new(self.clone(), charges, touched)),
+            Ok(()) => return Ok(self.promised(charges, touched)),
             Err(denied) => denied,
         };
         let unreadable = denied.reason == DenyReason::AccountUnavailable;
@@ -168,12 +168,13 @@ impl Engine {
             return Err(denied);
         }
         self.promise(touched, &charges, Levels::First)?;
-        Ok(Reservation::new(self.clone(), charges, touched))
+        Ok(self.promised(charges, touched))
     }
 
     /// Takes in changes that happened already: freed space, space that was allocated late. Cannot be refused.
     pub fn record(&self, changes: &[Change]) {
-        self.apply(&Charges::default(), changes, Ended::default());
+        self.inner
+            .apply(&Charges::default(), changes, &Ended::default());
     }
 
     /// How much more this owner could take now; without its second level for a caller that passes that.
@@ -184,10 +185,11 @@ impl Engine {
             Levels::First
         };
         let now = self.now();
-        let ledger = self.inner.ledger.lock();
+        let ledger = self.inner.ledger.close();
         let rooms = crate::charges::subjects(Accounts::of(owner)).map(|subject| {
             // An account that cannot be read has no room.
-            self.peek(&ledger, subject)
+            self.inner
+                .peek(&ledger, subject)
                 .map_or(Usage::ZERO, |dquot| ledger.room(&dquot, levels, now))
         });
         rooms.reduce(Usage::min).unwrap_or_default()
@@ -195,24 +197,21 @@ impl Engine {
 
     /// Whether the limits of this scope are enforced.
     pub fn is_enforced(&self, scope: Scope) -> bool {
-        self.inner.ledger.lock().info().is_enforced(scope)
+        self.inner.ledger.is_enforced(scope)
     }
 
     /// What df shows in the VE.
     pub fn statfs(&self, host: HostSpace) -> StatfsView {
-        let ledger = self.inner.ledger.lock();
-        let ve = ledger.get(Subject::Ve).map(|dquot| *dquot.account());
-        drop(ledger);
+        let ve = self.inner.ledger.get(Subject::Ve);
+        let ve = ve.map(|dquot| *dquot.account());
         let (limits, used) = ve.map_or_else(Default::default, |ve| (ve.limits, ve.usage));
         crate::statfs::view(&limits, used, host)
     }
 
     /// What the VE has promised and not settled; zero at unmount.
     pub fn reserved(&self) -> Usage {
-        let ledger = self.inner.ledger.lock();
-        ledger
-            .get(Subject::Ve)
-            .map_or(Usage::ZERO, |dquot| dquot.account().reserved)
+        let ve = self.inner.ledger.get(Subject::Ve);
+        ve.map_or(Usage::ZERO, |dquot| dquot.account().reserved)
     }
 
     /// How often a total would have left its range: each time the accounting had gone wrong before.
@@ -220,33 +219,20 @@ impl Engine {
         self.inner.violations.load(Ordering::Relaxed)
     }
 
-    /// Says that a new inode may appear under this name, where there is none now.
-    pub(crate) fn intend(&self, parent: &InodeId, name: &[u8]) -> Option<IntentSlot> {
-        self.inner.journal.intend(parent, name)
+    /// A handle to this engine; each lane has its own, so that threads do not count the uses of one and the same.
+    fn of(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        let grip = |_| Arc::new(Grip(inner.clone()));
+        Self {
+            grips: Arc::new(std::array::from_fn(grip)),
+            inner,
+        }
     }
 
-    /// Gives a promise back and takes changes in.
-    pub(crate) fn apply(&self, back: &Charges, changes: &[Change], ended: Ended) {
-        let moves = Moves::of(back, changes);
-        let now = self.now();
-        let mut news = News::default();
-        let mut ledger = self.inner.ledger.lock();
-        if !changes.is_empty() {
-            self.inner.journal.settle(changes);
-        }
-        for (subject, _) in moves.iter() {
-            // What happened to an account that cannot be read is kept until it can.
-            let _ = self.load(&mut ledger, subject, now, &mut news);
-        }
-        ledger.apply(&moves, now, &mut news);
-        self.inner.journal.end(&ended.touched, ended.intent);
-        drop(ledger);
-        self.tell(&news);
-    }
-
-    /// Whether both are handles to one engine.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
+    fn promised(&self, charges: Charges, touched: &[(InodeId, Option<Charged>)]) -> Reservation {
+        let [first, ..] = &*self.grips;
+        let grip = self.grips.get(number_of_thread() % LANES).unwrap_or(first);
+        Reservation::new(grip.clone(), charges, touched)
     }
 
     fn promise(
@@ -255,45 +241,116 @@ impl Engine {
         charges: &Charges,
         levels: Levels,
     ) -> Result<(), Denied> {
+        let inner = &self.inner;
+        if levels == Levels::First || !inner.ledger.promise_at_once(charges) {
+            inner.promise_by_rules(charges, levels)?;
+        }
+        inner.journal.begin(touched);
+        Ok(())
+    }
+
+    fn count_refusal(&self, denied: &Denied) {
+        let mut news = News::default();
+        let mut ledger = self.inner.ledger.close();
+        ledger.count_refusal(denied, &mut news);
+        drop(ledger);
+        self.inner.tell(&news);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    fn tell(&self, news: &News) {
+        self.inner.tell(news);
+    }
+}
+
+/// A lane's handle to the engine.
+pub(crate) struct Grip(Arc<Inner>);
+
+impl fmt::Debug for Grip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grip").finish_non_exhaustive()
+    }
+}
+
+impl Grip {
+    /// Says that a new inode may appear under this name, where there is none now.
+    pub(crate) fn intend(&self, parent: &InodeId, name: &[u8]) -> Option<IntentSlot> {
+        self.0.journal.intend(parent, name)
+    }
+
+    /// Gives a promise back and takes changes in.
+    pub(crate) fn apply(&self, back: &Charges, changes: &[Change], ended: &Ended) {
+        self.0.apply(back, changes, ended);
+    }
+
+    /// Whether both are handles to one engine.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Inner {
+    /// Promises amounts, or refuses, after a look at limits and timers.
+    fn promise_by_rules(&self, charges: &Charges, levels: Levels) -> Result<(), Denied> {
         let now = self.now();
         let mut news = News::default();
-        let mut ledger = self.inner.ledger.lock();
+        let mut ledger = self.ledger.close();
         let loaded = charges.iter().try_for_each(|(subject, _)| {
             self.load(&mut ledger, subject, now, &mut news)
                 .map_err(|_| ledger::unavailable(subject))
         });
         let verdict = loaded.and_then(|()| ledger.check(charges, levels, now));
-        match verdict {
-            Ok(()) => {
-                self.inner.journal.begin(touched);
-                ledger.promise(charges, now);
-            }
-            Err(_) => charges
-                .iter()
-                .for_each(|(subject, _)| ledger.forget_unstored(subject)),
+        if verdict.is_ok() {
+            ledger.promise(charges, now);
         }
         drop(ledger);
         self.tell(&news);
         verdict
     }
 
-    fn count_refusal(&self, denied: &Denied) {
+    /// Gives a promise back and takes changes in.
+    fn apply(&self, back: &Charges, changes: &[Change], ended: &Ended) {
+        let moves = Moves::of(back, changes);
+        // In one step with the totals: a commit is before both or after both.
+        let announce = || {
+            if !changes.is_empty() {
+                self.journal.settle(changes);
+            }
+        };
+        if !self.ledger.apply_at_once(&moves, announce) {
+            self.apply_by_rules(&moves, announce);
+        }
+        self.journal.end(&ended.touched, ended.intent);
+    }
+
+    fn apply_by_rules(&self, moves: &Moves, announce: impl FnOnce()) {
+        let now = self.now();
         let mut news = News::default();
-        self.inner.ledger.lock().count_refusal(denied, &mut news);
+        let mut ledger = self.ledger.close();
+        announce();
+        for (subject, _) in moves.iter() {
+            // What happened to an account that cannot be read is kept until it can.
+            let _ = self.load(&mut ledger, subject, now, &mut news);
+        }
+        ledger.apply(moves, now, &mut news);
+        drop(ledger);
         self.tell(&news);
     }
 
     fn now(&self) -> Timestamp {
-        self.inner.environment.clock.now()
+        self.environment.clock.now()
     }
 
-    /// Speaks of what a step brought. Call it without the ledger's lock.
+    /// Speaks of what a step brought. Call it without any lock of the ledger.
     fn tell(&self, news: &News) {
         for event in &news.events {
-            self.inner.environment.events.event(event);
+            self.environment.events.event(event);
         }
         for (subject, resource) in &news.broken {
-            self.inner.violations.fetch_add(1, Ordering::Relaxed);
+            self.violations.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%subject, %resource, "total left its range, set to its bound; run a check");
         }
         debug_assert!(

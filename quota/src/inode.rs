@@ -1,6 +1,7 @@
 //! The identity of an inode as the journal names it, and what the totals hold for it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use crate::subject::Owner;
 use crate::usage::Usage;
 
 /// Identity of a file underneath: inode number and kernel file handle, kept in place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct InodeId {
     ino: u64,
     handle_type: i32,
@@ -59,6 +60,16 @@ impl InodeId {
     pub fn handle(&self) -> Option<(i32, &[u8])> {
         let bytes = self.handle.get(..usize::from(self.length))?;
         (!bytes.is_empty()).then_some((self.handle_type, bytes))
+    }
+}
+
+/// Of the bytes that count only: an identity is looked for with every change.
+impl Hash for InodeId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.ino);
+        if let Some((_, handle)) = self.handle() {
+            state.write(handle);
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 //! looked at again, and the totals corrected by the difference ([`crate::recovery`]).
 //!
 //! Rules for an implementation:
-//! 1. [`Journal::settle`] and [`Journal::rotate`] are called with the ledger locked, so in one order with what the totals
-//!    hold; no method may block for long or call the engine.
-//! 2. What was begun and has not ended when [`Journal::rotate`] is called belongs to the new epoch as well.
+//! 1. [`Journal::settle`] is called in one step with the change of the totals, and [`Journal::rotate`] when none is under
+//!    way; none of the two may block for long, and no method may change totals but [`Journal::carry`].
+//! 2. What was begun and has not ended when [`Journal::rotate`] is called belongs to the new epoch as well, and is
+//!    remembered there when [`Journal::carry`] has returned, or when anything of it changes, whichever comes first.
 //! 3. Nothing is forgotten before [`Journal::committed`]: a commit that failed may be durable or not.
 //! 4. One that cannot remember any more says so ([`Journal::is_sound`]), and leaves word of it for the next process.
 
@@ -90,6 +91,10 @@ pub trait Journal: Send + Sync {
 
     /// The commit with this number holds everything up to now; what follows is not in it.
     fn rotate(&self, epoch: Epoch);
+
+    /// Takes what goes on over into the epoch that has begun. Called once after each [`Journal::rotate`], before the
+    /// commit is made, while everybody works on.
+    fn carry(&self) {}
 
     /// The commit with this number is durable: what came before its [`Journal::rotate`] may be forgotten.
     fn committed(&self, epoch: Epoch);

@@ -1,4 +1,9 @@
-//! The accounts of one VE that are in memory: checks and charges all accounts of a request together.         (pure)
+//! The accounts of one VE that are in memory: checks and charges all accounts of a request together.
+//!
+//! There are two ways to change them. *At once*: a thread in its lane changes amounts by single steps of the processor,
+//! as long as every account concerned is far from all its limits and no timer runs. *By the rules*: everything else, in
+//! closed lanes, where nothing else moves ([`Closed`]). Both may be tried at any time; the first one never refuses,
+//! it only says that the second is needed.
 //!
 //! Accounts come from the store at their first touch and leave after a commit; which of them are here is the engine's
 //! business. What cannot be refused and meets an account that could not be read becomes a *debt*, settled when the
@@ -6,29 +11,45 @@
 //!
 //! Invariants:
 //! 1. A request is promised on all its accounts or on none; the VE is asked first, then users, then groups.
-//! 2. An account whose record differs from the stored one is in `changed`, or part of the commit under way.
-//! 3. An account that is in memory, is not changed and holds no promise equals the stored one.
+//! 2. What is held is at most the lowest limit, at every instant, where it got there at once: limits change only in closed
+//!    lanes, and each step is compared with them ([`counter`], 1). Whoever finds the room taken by one that gives it
+//!    back again asks once more in closed lanes, where nobody is half way.
+//! 3. In closed lanes each change has happened on all its accounts or on none: sums agree there.
+//! 4. An account whose record differs from the stored one is in `changed`, or part of the commit under way.
+//! 5. An account that is in memory, is not changed and holds no promise equals the stored one.
 //!
-//! No locks: the engine holds one around the whole ledger.
+//! Lock order: `books`, lanes, roster, an entry's `side`, `changed`; then the journal's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::charges::{Charges, Move, Moves};
+use crate::charges::Move;
 use crate::dquot::{Dquot, Rules};
 use crate::error::{Denied, DenyReason};
-use crate::event::News;
 use crate::grace::Timestamp;
 use crate::info::VeInfo;
+use crate::lanes::{Lanes, parallelism};
 use crate::scope::Scope;
-use crate::store::record::AccountRecord;
 use crate::subject::Subject;
-use crate::usage::{Resource, Usage};
+use crate::sync::{Mutex, MutexGuard};
+use crate::usage::Resource;
 
+mod at_once;
+mod closed;
+mod counter;
 mod edit;
+mod entry;
+mod lane;
+mod roster;
 mod snapshot;
 
+pub(crate) use closed::Closed;
 pub(crate) use edit::Edit;
 pub(crate) use snapshot::{Item, Snapshot};
+
+use entry::{Entry, Generation};
+use lane::Lane;
+use roster::Roster;
 
 /// Which levels a request has to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,194 +63,108 @@ pub(crate) enum Levels {
 /// Accounts of one VE.
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    /// First in the lock order; whoever closes the lanes holds it.
+    books: Mutex<Books>,
+    lanes: Lanes<Lane>,
+    roster: Roster,
+    /// Entries that this generation changed, each once. A leaf.
+    changed: Mutex<Vec<Arc<Entry>>>,
+}
+
+/// What concerns all accounts.
+#[derive(Debug)]
+struct Books {
     info: VeInfo,
-    entries: BTreeMap<Subject, Entry>,
-    /// Subjects of changed entries, each once.
-    changed: Vec<Subject>,
     debts: BTreeMap<Subject, Move>,
     /// A commit failed, so the store may have settings that are not in force.
     unsure: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    dquot: Dquot,
-    changed: bool,
-    /// Part of the commit under way: the store may still have an earlier record.
-    pending: bool,
-    /// Used since the last look for accounts to let go.
-    recent: bool,
-}
-
-impl Entry {
-    fn mark(&mut self, subject: Subject, changed: &mut Vec<Subject>) {
-        if !std::mem::replace(&mut self.changed, true) {
-            changed.push(subject);
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        !self.changed && !self.pending && self.dquot.account().reserved.is_zero()
-    }
+    /// Accounts that came without a record, or lost what was worth storing: to be let go.
+    visitors: Vec<Subject>,
 }
 
 impl Ledger {
     /// The ledger of this VE, without any account.
     pub(crate) fn new(info: VeInfo) -> Self {
         Self {
-            info,
-            entries: BTreeMap::new(),
-            changed: Vec::new(),
-            debts: BTreeMap::new(),
-            unsure: false,
+            books: Mutex::new(Books {
+                info,
+                debts: BTreeMap::new(),
+                unsure: false,
+                visitors: Vec::new(),
+            }),
+            lanes: Lanes::new(parallelism(), Lane::new),
+            roster: Roster::default(),
+            changed: Mutex::default(),
         }
     }
 
+    /// Waits until nobody is changing anything, and keeps it so.
+    pub(crate) fn close(&self) -> Closed<'_> {
+        let books = self.books.lock();
+        Closed::new(self, books, self.lanes.close())
+    }
+
     /// The VE as a whole.
-    pub(crate) fn info(&self) -> &VeInfo {
-        &self.info
+    pub(crate) fn info(&self) -> VeInfo {
+        self.books.lock().info.clone()
+    }
+
+    /// Whether the limits of this scope are enforced.
+    pub(crate) fn is_enforced(&self, scope: Scope) -> bool {
+        self.books.lock().info.is_enforced(scope)
     }
 
     /// An account that is in memory.
-    pub(crate) fn get(&self, subject: Subject) -> Option<&Dquot> {
-        self.entries.get(&subject).map(|entry| &entry.dquot)
+    pub(crate) fn get(&self, subject: Subject) -> Option<Dquot> {
+        // In a lane nothing but amounts moves.
+        let lane = self.lanes.enter();
+        match lane.get(subject) {
+            Some(entry) => Some(entry.dquot()),
+            None => self.roster.get(subject).map(|entry| entry.dquot()),
+        }
     }
 
-    /// The accounts in memory, from this one on, in order.
-    pub(crate) fn iter_from(&self, from: Subject) -> impl Iterator<Item = &Dquot> {
-        self.entries.range(from..).map(|(_, entry)| &entry.dquot)
+    /// The first account in memory, from this one on, of which `pick` makes something.
+    pub(crate) fn find_from<T>(
+        &self,
+        from: Subject,
+        mut pick: impl FnMut(&Dquot) -> Option<T>,
+    ) -> Option<T> {
+        let _lane = self.lanes.enter();
+        self.roster.find_from(from, |entry| pick(&entry.dquot()))
     }
 
     /// Whether there is anything to commit.
     pub(crate) fn is_changed(&self) -> bool {
-        self.unsure || !self.changed.is_empty() || !self.debts.is_empty()
+        let books = self.books.lock();
+        books.unsure || !books.debts.is_empty() || !self.changed.lock().is_empty()
     }
 
     /// An account that could not be read when something happened to it.
     pub(crate) fn first_debt(&self) -> Option<Subject> {
-        self.debts.keys().next().copied()
+        self.books.lock().debts.keys().next().copied()
     }
 
     /// Whether something happened to this account that could not be read.
     pub(crate) fn has_debt(&self, subject: Subject) -> bool {
-        self.debts.contains_key(&subject)
+        self.books.lock().debts.contains_key(&subject)
     }
 
-    /// Takes an account in as the store has it. One that is here stays as it is.
-    pub(crate) fn insert(
-        &mut self,
-        subject: Subject,
-        record: &AccountRecord,
-        now: Timestamp,
-        news: &mut News,
-    ) {
-        self.entries.entry(subject).or_insert_with(|| Entry {
-            dquot: Dquot::new(subject, record),
-            changed: false,
-            pending: false,
-            recent: true,
-        });
-        if let Some(debt) = self.debts.remove(&subject) {
-            self.apply_one(subject, debt, now, news);
+    /// Lets accounts go that equal the stored ones: those that are not worth the memory, then those unused for longest,
+    /// until `bound` are left.
+    pub(crate) fn shrink_to(&self, bound: usize) {
+        let mut visitors = std::mem::take(&mut self.books.lock().visitors);
+        let roster = &self.roster;
+        visitors.retain(|subject| !roster.forget_unused(*subject) && roster.has_unused(*subject));
+        self.books.lock().visitors.append(&mut visitors);
+        self.roster.shrink_to(bound);
+    }
+
+    /// Puts an entry on the list of changed ones, before its record changes for the first time in this generation.
+    fn touch(&self, entry: &Arc<Entry>, now: Generation) {
+        if entry.touch(now) {
+            self.changed.lock().push(entry.clone());
         }
-    }
-
-    /// Whether these amounts fit, on every account, in the order of checks. One that is not in memory refuses.
-    pub(crate) fn check(
-        &self,
-        charges: &Charges,
-        levels: Levels,
-        now: Timestamp,
-    ) -> Result<(), Denied> {
-        for (subject, want) in charges.iter() {
-            let limited = self.is_limited(subject, levels);
-            let Some(entry) = self.entries.get(&subject) else {
-                return Err(unavailable(subject));
-            };
-            entry.dquot.check(want, limited, now)?;
-        }
-        Ok(())
-    }
-
-    /// Promises amounts that were checked.
-    pub(crate) fn promise(&mut self, charges: &Charges, now: Timestamp) {
-        for (subject, want) in charges.iter() {
-            let rules = self.rules(subject, now);
-            let Some(entry) = self.entries.get_mut(&subject) else {
-                continue;
-            };
-            entry.recent = true;
-            if entry.dquot.promise(want, rules) {
-                entry.mark(subject, &mut self.changed);
-            }
-        }
-    }
-
-    /// Counts a refusal on the account that decided it.
-    pub(crate) fn count_refusal(&mut self, denied: &Denied, news: &mut News) {
-        if let Some(entry) = self.entries.get_mut(&denied.subject) {
-            entry.dquot.count_refusal(denied, news);
-            entry.mark(denied.subject, &mut self.changed);
-        }
-    }
-
-    /// Gives promises back and moves charges; this cannot be refused.
-    pub(crate) fn apply(&mut self, moves: &Moves, now: Timestamp, news: &mut News) {
-        for (subject, part) in moves.iter() {
-            self.apply_one(subject, part, now, news);
-        }
-    }
-
-    fn apply_one(&mut self, subject: Subject, part: Move, now: Timestamp, news: &mut News) {
-        let rules = self.rules(subject, now);
-        let Some(entry) = self.entries.get_mut(&subject) else {
-            let debt = self.debts.entry(subject).or_default();
-            *debt = debt.and(part);
-            return;
-        };
-        let before = entry.dquot.record();
-        entry.dquot.apply(part, rules, news);
-        entry.recent = true;
-        if before != entry.dquot.record() {
-            entry.mark(subject, &mut self.changed);
-        }
-        self.forget_unstored(subject);
-    }
-
-    /// Lets an account go that the store does not have: it was only looked for, or is not worth storing any more.
-    pub(crate) fn forget_unstored(&mut self, subject: Subject) {
-        let unstored = |entry: &Entry| entry.is_idle() && !entry.dquot.is_worth_storing();
-        if subject != Subject::Ve && self.entries.get(&subject).is_some_and(unstored) {
-            self.entries.remove(&subject);
-        }
-    }
-
-    /// How much more would fit on this account.
-    pub(crate) fn room(&self, dquot: &Dquot, levels: Levels, now: Timestamp) -> Usage {
-        dquot.room(self.is_limited(dquot.account().subject, levels), now)
-    }
-
-    /// Lets go accounts that equal the stored ones, those unused for longest first, until `bound` are left.
-    pub(crate) fn shrink_to(&mut self, bound: usize) {
-        let mut surplus = self.entries.len().saturating_sub(bound);
-        if surplus == 0 {
-            return;
-        }
-        self.entries.retain(|&subject, entry| {
-            let recent = std::mem::replace(&mut entry.recent, false);
-            let keep = surplus == 0 || recent || subject == Subject::Ve || !entry.is_idle();
-            surplus = surplus.saturating_sub(usize::from(!keep));
-            keep
-        });
-    }
-
-    fn is_limited(&self, subject: Subject, levels: Levels) -> bool {
-        let asked = subject == Subject::Ve || levels == Levels::Both;
-        asked && self.info.enforced.get(Scope::of(subject))
-    }
-
-    fn rules(&self, subject: Subject, now: Timestamp) -> Rules {
-        rules_of(&self.info, subject, now)
     }
 }
 

@@ -44,6 +44,7 @@ pub mod vfsv1;
 
 mod charges;
 mod dquot;
+mod lanes;
 mod ledger;
 mod sync;
 

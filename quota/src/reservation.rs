@@ -7,10 +7,12 @@
 //! # Source
 //! Linux `fs/quota/dquot.c`: `dquot_claim_space_nodirty`, `dquot_free_reserved_space`.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::charges::{Charges, subjects};
-use crate::engine::Engine;
+use crate::engine::Grip;
 use crate::inode::{Charged, InodeId};
 use crate::journal::IntentSlot;
 use crate::subject::{Gid, Owner, Uid};
@@ -72,7 +74,7 @@ pub struct Change {
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped is cancelled"]
 pub struct Reservation {
-    engine: Engine,
+    engine: Arc<Grip>,
     held: Charges,
     open: Ended,
 }
@@ -92,7 +94,7 @@ impl Ended {
 
 impl Reservation {
     pub(crate) fn new(
-        engine: Engine,
+        engine: Arc<Grip>,
         held: Charges,
         touched: &[(InodeId, Option<Charged>)],
     ) -> Self {
@@ -114,9 +116,8 @@ impl Reservation {
     /// Gives the promise back and takes the changes in. They may be larger than what was promised: what happened
     /// happened, and the next request is the one that is refused.
     pub fn settle(mut self, changes: &[Change]) {
-        let held = std::mem::take(&mut self.held);
-        let open = std::mem::take(&mut self.open);
-        self.engine.apply(&held, changes, open);
+        self.engine.apply(&self.held, changes, &self.open);
+        self.forget();
     }
 
     /// Takes the changes in and keeps only `keep` of the promise.
@@ -138,8 +139,15 @@ impl Reservation {
             back.add(subject, promised.saturating_sub(kept.get(subject)));
         }
         self.held = kept;
-        let open = std::mem::take(&mut self.open);
-        self.engine.apply(&back, changes, open);
+        self.engine.apply(&back, changes, &self.open);
+        self.open = Ended::default();
+    }
+
+    /// Nothing is left to give back.
+    fn forget(&mut self) {
+        self.held.clear();
+        self.open.touched.clear();
+        self.open.intent = None;
     }
 
     /// Makes one promise out of two of the same engine.
@@ -174,9 +182,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.held.is_empty() || !self.open.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            let open = std::mem::take(&mut self.open);
-            self.engine.apply(&held, &[], open);
+            self.engine.apply(&self.held, &[], &self.open);
         }
     }
 }

@@ -1,3 +1,7 @@
-//! The locks of this crate, from one place, so that a model checker can replace them.
+//! Locks and atomics of this crate, from one place, so that a model checker can replace them.
 
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+
+pub(crate) mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+}

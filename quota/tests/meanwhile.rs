@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use quota::store::memory::MemoryStore;
 use quota::store::{Batch, Entry};
 use quota::{
-    Bytes, Change, Charged, Engine, Environment, GracePeriod, InodeId, Limit, Limits, LimitsChange,
-    ManualClock, Owner, Scope, Setup, Store, StoreError, Subject, Tally, Timestamp, Uid, Usage,
-    VeId, Want,
+    Bytes, Change, Charged, Engine, Environment, Epoch, GracePeriod, InodeId, Journal, Limit,
+    Limits, LimitsChange, ManualClock, Owner, Scope, Setup, Store, StoreError, Subject, Tally,
+    Timestamp, Uid, Usage, VeId, Want,
 };
 
 const OWNER: Owner = Owner::new(5, 6);
@@ -116,6 +116,55 @@ fn space(soft: Option<u64>, hard: Option<u64>) -> LimitsChange {
         space,
         ..Limits::UNLIMITED
     })
+}
+
+/// Does something between the instant of which a commit is and the copying of what it writes.
+#[derive(Default)]
+struct AtTheCut(Mutex<Option<Work>>);
+
+impl Journal for AtTheCut {
+    fn begin(&self, _touched: &[(InodeId, Option<Charged>)]) {}
+
+    fn settle(&self, _changes: &[Change]) {}
+
+    fn rotate(&self, _epoch: Epoch) {}
+
+    fn carry(&self) {
+        let work = self.0.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+
+    fn committed(&self, _epoch: Epoch) {}
+}
+
+#[test]
+fn a_commit_is_of_one_instant_though_it_copies_later() {
+    let store = Arc::new(MemoryStore::new());
+    let setup = Setup::new(VeId::new(1), "/private");
+    drop(Engine::create(store.clone(), Environment::default(), setup).unwrap());
+    let journal = Arc::new(AtTheCut::default());
+    let engine =
+        Engine::open_journaled(store.clone(), Environment::default(), journal.clone()).unwrap();
+    let stored = || Engine::open(Arc::new(store.crash()), Environment::default()).unwrap();
+    let used = |engine: &Engine| {
+        let account = |subject| engine.account(subject).unwrap().usage.space.get();
+        [Subject::Ve, USER].map(account)
+    };
+    resize(&engine, 0, 10);
+    // At once, and, with a limit that is passed, by the rules: neither is part of this commit, all of it is of the next.
+    for (before, limit) in [(10, None), (25, Some(20))] {
+        let _ = engine.set_limits(USER, &space(limit, None)).unwrap();
+        resize(&engine, before, before + 5);
+        let (other, after) = (engine.clone(), before + 15);
+        *journal.0.lock().unwrap() = Some(Box::new(move || resize(&other, after - 10, after)));
+        engine.commit().unwrap();
+        assert_eq!(used(&stored()), [after - 10; 2]);
+        assert_eq!(used(&engine), [after; 2]);
+        engine.commit().unwrap();
+        assert_eq!(used(&stored()), [after; 2]);
+    }
 }
 
 #[test]

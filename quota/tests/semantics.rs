@@ -165,6 +165,10 @@ const ROWS: &[Row] = rows![
         [Take(50), MoveDeadline(Some(500)), Deadline(None)];
     "a stopped timer starts anew", "do_set_dqblk", Both, Some(50), Some(100), 60 =>
         [Take(60), Wait(99), MoveDeadline(None), Deadline(None), Take(1), Deadline(Some(159))];
+    "a stopped timer starts anew when something is freed, too", "do_set_dqblk", Both, Some(50), Some(100), 60 =>
+        [Take(60), Wait(99), MoveDeadline(None), Give(1), Deadline(Some(159))];
+    "so does that of a promise, of which nothing was reported", "do_set_dqblk", Both, Some(50), Some(100), 60 =>
+        [Take(40), Hold(20), Wait(9), MoveDeadline(None), Deadline(None), Give(1), Deadline(Some(69)), Cancel, Deadline(None)];
     "deadlines survive a restart", "own; OpenVZ re-injects", Both, Some(50), Some(100), 60 =>
         [Take(60), Wait(30), Reopen, Deadline(Some(60)), Used(60), Peak(60), Wait(30), Refused(1, EXPIRED)];
     "switched off: counted, not refused, no timer", "vzquota(8) off", Both, Some(50), Some(100), 60 =>

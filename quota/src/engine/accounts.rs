@@ -10,6 +10,7 @@ use crate::dquot::{Dquot, is_worth_storing};
 use crate::error::EngineError;
 use crate::info::VeInfo;
 use crate::ledger::Ledger;
+use crate::scope::Scope;
 use crate::store::StoreError;
 use crate::store::record::key;
 use crate::subject::{QuotaType, Subject};
@@ -20,7 +21,7 @@ use super::{Engine, records};
 impl Engine {
     /// What the record says of the VE as a whole.
     pub fn info(&self) -> VeInfo {
-        self.inner.ledger.lock().info().clone()
+        self.inner.ledger.info()
     }
 
     /// One account; zeros for an id that has none.
@@ -28,17 +29,11 @@ impl Engine {
     /// # Errors
     /// The store's, for an account that is not in memory.
     pub fn account(&self, subject: Subject) -> Result<Account, EngineError> {
-        if self.inner.ledger.lock().has_debt(subject) {
-            self.with_loaded([subject], |_| ())?;
+        if self.inner.ledger.has_debt(subject) {
+            self.bring_in([subject])?;
         }
-        let known = self
-            .inner
-            .ledger
-            .lock()
-            .get(subject)
-            .map(|dquot| *dquot.account());
-        if let Some(account) = known {
-            return Ok(account);
+        if let Some(dquot) = self.inner.ledger.get(subject) {
+            return Ok(*dquot.account());
         }
         // It may come into memory meanwhile; what the store says was true when it was not there.
         let record = records::account(&*self.inner.store, subject)?.unwrap_or_default();
@@ -53,7 +48,7 @@ impl Engine {
         let _unchanged = self.inner.admin.lock();
         self.settle_debts()?;
         let start = kind.subject(from);
-        let first = shown_from(&self.inner.ledger.lock(), kind, start).next();
+        let first = first_shown(&self.inner.ledger, kind, start);
         let mut found = None;
         let key = key::account(start);
         records::scan(
@@ -65,8 +60,7 @@ impl Engine {
                 if first.is_some_and(|first| subject >= first.subject) {
                     return false;
                 }
-                let ledger = self.inner.ledger.lock();
-                if ledger.get(subject).is_none() && is_worth_storing(&record) {
+                if self.inner.ledger.get(subject).is_none() && is_worth_storing(&record) {
                     found = Some(*Dquot::new(subject, &record).account());
                 }
                 found.is_none()
@@ -85,14 +79,10 @@ impl Engine {
     pub fn accounts(&self, kind: QuotaType) -> Result<Vec<Account>, EngineError> {
         let _unchanged = self.inner.admin.lock();
         self.settle_debts()?;
-        let memory: BTreeMap<_, _> = {
-            let ledger = self.inner.ledger.lock();
-            all_from(&ledger, kind, kind.subject(0))
-                .map(|seen| (seen.subject, seen))
-                .collect()
-        };
+        let scope = Scope::from(kind);
+        let memory = self.in_memory(|account| Scope::of(account.subject) == scope);
         let mut accounts = self.stored(kind)?;
-        accounts.extend(memory);
+        accounts.extend(memory.into_iter().map(|seen| (seen.subject, seen)));
         Ok(accounts.into_values().filter(is_shown).collect())
     }
 
@@ -108,13 +98,7 @@ impl Engine {
     /// The same, for a caller that holds `admin`.
     pub(super) fn tally_now(&self) -> Result<Tally, EngineError> {
         self.settle_debts()?;
-        let memory: Vec<_> = {
-            let ledger = self.inner.ledger.lock();
-            ledger
-                .iter_from(Subject::Ve)
-                .map(|dquot| *dquot.account())
-                .collect()
-        };
+        let memory = self.in_memory(|_| true);
         let mut tally = Tally::default();
         for kind in QuotaType::ALL {
             for (subject, account) in self.stored(kind)? {
@@ -143,35 +127,36 @@ impl Engine {
         Ok(accounts)
     }
 
+    /// The accounts in memory that are asked for, all as of one moment.
+    fn in_memory(&self, asked: impl Fn(&Account) -> bool) -> Vec<Account> {
+        let mut accounts = Vec::new();
+        self.inner.ledger.close().for_each(|dquot| {
+            if asked(dquot.account()) {
+                accounts.push(*dquot.account());
+            }
+        });
+        accounts
+    }
+
     /// Brings in the accounts to which something happened while they could not be read.
     pub(super) fn settle_debts(&self) -> Result<(), EngineError> {
         loop {
-            let Some(subject) = self.inner.ledger.lock().first_debt() else {
+            let Some(subject) = self.inner.ledger.first_debt() else {
                 return Ok(());
             };
-            self.with_loaded([subject], |_| ())?;
+            self.bring_in([subject])?;
         }
     }
 }
 
-/// The accounts of one kind in memory, from this one on.
-fn all_from(
-    ledger: &Ledger,
-    kind: QuotaType,
-    start: Subject,
-) -> impl Iterator<Item = Account> + '_ {
+/// The first account of one kind in memory, from this one on, that is shown.
+fn first_shown(ledger: &Ledger, kind: QuotaType, start: Subject) -> Option<Account> {
     let last = kind.subject(u32::MAX);
-    let accounts = ledger.iter_from(start).map(|dquot| *dquot.account());
-    accounts.take_while(move |account| account.subject <= last)
-}
-
-/// Those of them that are shown.
-fn shown_from(
-    ledger: &Ledger,
-    kind: QuotaType,
-    start: Subject,
-) -> impl Iterator<Item = Account> + '_ {
-    all_from(ledger, kind, start).filter(is_shown)
+    let found = ledger.find_from(start, |dquot| {
+        let account = dquot.account();
+        (account.subject > last || is_shown(account)).then_some(*account)
+    });
+    found.filter(|account| account.subject <= last)
 }
 
 /// Whether an account appears in lists.

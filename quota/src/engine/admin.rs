@@ -177,7 +177,7 @@ impl Engine {
         // One at a time: the ledger is not held over many reads.
         concerned
             .into_iter()
-            .try_for_each(|subject| self.with_loaded([subject], |_| ()))
+            .try_for_each(|subject| self.bring_in([subject]))
     }
 }
 

@@ -27,6 +27,7 @@ impl Engine {
     pub fn commit(&self) -> Result<(), EngineError> {
         let mut admin = self.inner.admin.lock();
         if !self.is_dirty() {
+            self.inner.ledger.shrink_to(ACCOUNTS_IN_MEMORY);
             return Ok(());
         }
         self.write(&mut admin, &Edit::Nothing, self.now()).map(drop)
@@ -34,7 +35,7 @@ impl Engine {
 
     /// Whether anything changed since the last commit.
     pub fn is_dirty(&self) -> bool {
-        self.inner.ledger.lock().is_changed()
+        self.inner.ledger.is_changed()
     }
 
     /// The number of the last commit that was tried.
@@ -54,29 +55,35 @@ impl Engine {
         // A number is never used twice: a commit that failed may be durable all the same.
         *admin = admin.next();
         let epoch = *admin;
-        let snapshot = {
-            let mut ledger = self.inner.ledger.lock();
+        let ledger = &self.inner.ledger;
+        let cut = {
+            let mut closed = ledger.close();
             self.inner.journal.rotate(epoch);
-            ledger.snapshot(edit, now)
+            closed.cut(edit, now)
         };
+        self.inner.journal.carry();
+        let snapshot = ledger.collect(cut);
         let standing = self.next_standing(edit, epoch);
-        let written = batch(&snapshot, epoch, standing)
-            .and_then(|batch| self.inner.store.commit(&batch).map_err(EngineError::from));
-        let mut ledger = self.inner.ledger.lock();
-        if let Err(error) = written {
-            ledger.restore(&snapshot);
-            return Err(error);
-        }
-        let news = ledger.confirm(&snapshot, edit, now);
+        let written = batch(&snapshot, epoch, standing).and_then(|batch| {
+            self.inner.store.commit(&batch)?;
+            Ok(CopyChange {
+                info: records::info_record(&snapshot.info, epoch)?,
+                accounts: snapshot.copied(edit),
+            })
+        });
+        let change = match written {
+            Ok(change) => change,
+            Err(error) => {
+                ledger.restore(&snapshot);
+                return Err(error);
+            }
+        };
+        let news = ledger.confirm(snapshot, edit, now);
         ledger.shrink_to(ACCOUNTS_IN_MEMORY);
-        drop(ledger);
         *self.inner.standing.lock() = standing;
         self.inner.journal.committed(epoch);
         self.tell(&news);
-        Ok(CopyChange {
-            info: records::info_record(&snapshot.info, epoch)?,
-            accounts: snapshot.copied(edit),
-        })
+        Ok(change)
     }
 
     /// Brings the readable copy of limits up to date. The order itself is durable already, so a failure is only reported.
@@ -111,7 +118,7 @@ fn put_standing(batch: &mut Batch, standing: Standing) {
 }
 
 fn put(batch: &mut Batch, item: &Item) {
-    let key = key::account(item.subject);
+    let key = key::account(item.subject());
     match item.stored() {
         Some(account) => {
             let value = record::encode(&key, account);

@@ -8,13 +8,13 @@ use crate::event::News;
 use crate::grace::Timestamp;
 use crate::info::VeInfo;
 use crate::journal::Epoch;
-use crate::ledger::Ledger;
+use crate::ledger::Closed;
 use crate::standing::Standing;
 use crate::store::record::{self, AccountRecord, InfoRecord, key};
 use crate::store::{Store, StoreError};
 use crate::subject::Subject;
 
-use super::Engine;
+use super::{Engine, Inner};
 
 /// The record of the VE as a whole, with the number of the last commit; `None` in an empty store.
 pub(super) fn info(store: &dyn Store) -> Result<Option<(VeInfo, Epoch)>, StoreError> {
@@ -113,15 +113,33 @@ pub(super) fn scan(
 }
 
 impl Engine {
+    /// Brings accounts into memory.
+    pub(super) fn bring_in(
+        &self,
+        subjects: impl IntoIterator<Item = Subject>,
+    ) -> Result<(), EngineError> {
+        let now = self.inner.now();
+        let mut news = News::default();
+        let mut ledger = self.inner.ledger.close();
+        let loaded = subjects
+            .into_iter()
+            .try_for_each(|subject| self.inner.load(&mut ledger, subject, now, &mut news));
+        drop(ledger);
+        self.inner.tell(&news);
+        Ok(loaded?)
+    }
+}
+
+impl Inner {
     /// Brings an account into memory.
     pub(super) fn load(
         &self,
-        ledger: &mut Ledger,
+        ledger: &mut Closed<'_>,
         subject: Subject,
         now: Timestamp,
         news: &mut News,
     ) -> Result<(), StoreError> {
-        if ledger.get(subject).is_some() {
+        if ledger.has(subject) {
             return Ok(());
         }
         let record = self.read(subject)?;
@@ -130,37 +148,18 @@ impl Engine {
     }
 
     /// An account, without bringing it into memory.
-    pub(super) fn peek(&self, ledger: &Ledger, subject: Subject) -> Result<Dquot, StoreError> {
+    pub(super) fn peek(&self, ledger: &Closed<'_>, subject: Subject) -> Result<Dquot, StoreError> {
         match ledger.get(subject) {
-            Some(dquot) => Ok(*dquot),
+            Some(dquot) => Ok(dquot),
             None => Ok(Dquot::new(subject, &self.read(subject)?)),
         }
     }
 
-    /// Brings accounts into memory and works on the ledger with them there.
-    pub(super) fn with_loaded<T>(
-        &self,
-        subjects: impl IntoIterator<Item = Subject>,
-        work: impl FnOnce(&mut Ledger) -> T,
-    ) -> Result<T, EngineError> {
-        let now = self.now();
-        let mut news = News::default();
-        let mut ledger = self.inner.ledger.lock();
-        let loaded = subjects
-            .into_iter()
-            .try_for_each(|subject| self.load(&mut ledger, subject, now, &mut news));
-        let done = loaded.map(|()| work(&mut ledger));
-        drop(ledger);
-        self.tell(&news);
-        Ok(done?)
-    }
-
     /// Reads an account; a broken store is reported once, not with every request.
     fn read(&self, subject: Subject) -> Result<AccountRecord, StoreError> {
-        let read = account(&*self.inner.store, subject);
+        let read = account(&*self.store, subject);
         let unreadable = read.is_err();
         if self
-            .inner
             .unreadable
             .swap(unreadable, std::sync::atomic::Ordering::Relaxed)
             != unreadable

@@ -11,65 +11,49 @@
 //!    are there.
 //! 3. A write that fails turns the journal unsound, which the header says from then on: a recount is due.
 //!
+//! A new epoch begins at once, whatever the number of inodes: those that may still change are carried over a stride at a
+//! time, before the commit is made, and earlier where one of them is about to change.
+//!
 //! Bound: the records of the epochs since the last durable commit. A commit is asked for above [`CROWD`] new ones.
-//! Lock order: after the ledger's; a leaf.
+//! Lock order: after the ledger's; parts, all of them only in order, before `tail`.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use crate::inode::{Charged, InodeId};
 use crate::reservation::Change;
-use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
-use super::format::{
-    CHUNK, CHUNK_RECORDS, CHUNKS_AT, Entry, HEADER, Header, INTENT, INTENTS, Intent, RECORD,
-};
+use super::format::{Entry, Intent};
 use super::{Epoch, Identity, IntentSlot, Journal};
+
+mod known;
+mod tail;
+
+use known::{Inode, Known, Touched};
+use tail::{Tail, intent_start};
 
 /// New records above which a commit is asked for.
 const CROWD: usize = 16_384;
-/// Free chunks that stay allocated.
-const SPARE_CHUNKS: usize = 16;
+/// Parts of the inodes that have a lock each.
+const PARTS: usize = 16;
+/// Inodes that are carried over without letting others in.
+const STRIDE: usize = 256;
 
 /// The journal of a VE in service.
 #[derive(Debug)]
 pub struct FileJournal {
     file: File,
-    identity: Identity,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    epoch: Epoch,
-    sound: bool,
-    /// The inodes that have a record of this epoch.
-    known: HashMap<InodeId, Known>,
+    session: u64,
+    sound: AtomicBool,
     /// New records of this epoch, those carried over not counted.
-    fresh: usize,
-    /// Chunks in the file.
-    chunks: u32,
-    free: BTreeSet<u32>,
-    /// The chunks of this epoch; the last is being filled.
-    current: Vec<u32>,
-    /// Records in the last of them.
-    filled: usize,
-    /// Chunks of earlier epochs that are not committed yet.
-    earlier: Vec<(Epoch, Vec<u32>)>,
-    free_intents: Vec<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    /// What the totals hold now.
-    charged: Option<Charged>,
-    /// How many operations may still change it.
-    pins: u32,
+    fresh: AtomicUsize,
+    /// Inodes by number. Before `tail` in the lock order; all of them only in order.
+    parts: [Mutex<Known>; PARTS],
+    tail: Mutex<Tail>,
 }
 
 impl FileJournal {
@@ -86,284 +70,188 @@ impl FileJournal {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        let length = u64::try_from(CHUNKS_AT).map_err(io::Error::other)?;
-        fallocate(&file, FallocateFlags::empty(), 0, length)?;
-        let journal = Self {
+        Ok(Self {
+            session: identity.session,
+            tail: Mutex::new(Tail::create(&file, identity)?),
             file,
-            identity,
-            state: Mutex::new(State {
-                epoch: Epoch::default(),
-                sound: true,
-                known: HashMap::new(),
-                fresh: 0,
-                chunks: 0,
-                free: BTreeSet::new(),
-                current: Vec::new(),
-                filled: CHUNK_RECORDS,
-                earlier: Vec::new(),
-                free_intents: (0..INTENTS).rev().collect(),
-            }),
-        };
-        journal.write_header(0, true)?;
-        Ok(journal)
+            sound: AtomicBool::new(true),
+            fresh: AtomicUsize::new(0),
+            parts: Default::default(),
+        })
     }
 
     /// The number by which the store names this journal.
     pub fn session(&self) -> u64 {
-        self.identity.session
+        self.session
     }
 
-    fn write_header(&self, chunks: u32, sound: bool) -> io::Result<()> {
-        let header = Header {
-            identity: self.identity.clone(),
-            chunks,
-            sound,
-        };
-        self.file.write_all_at(&header.encode(), 0)
+    fn part(&self, inode: &InodeId) -> MutexGuard<'_, Known> {
+        let [first, ..] = &self.parts;
+        let number = usize::try_from(inode.ino()).unwrap_or(0) % PARTS;
+        self.parts.get(number).unwrap_or(first).lock()
     }
 
-    /// From now on a crash needs a recount. The header's page is allocated, so this write finds room.
-    fn give_up(&self, state: &mut State, error: &io::Error) {
-        if state.sound {
+    /// From now on a crash needs a recount.
+    fn give_up(&self, tail: &Tail, error: &io::Error) {
+        if self.sound.swap(false, Ordering::AcqRel) {
             tracing::error!(%error, "the journal cannot be kept: after a crash the VE will be recounted");
         }
-        state.sound = false;
-        state.known = HashMap::new();
-        if self.write_header(state.chunks, false).is_err() {
+        if tail.write_header(&self.file, false).is_err() {
             // An empty file is no journal either.
             let _ = self.file.set_len(0);
         }
     }
 
-    /// Appends records of the present epoch.
-    fn append(&self, state: &mut State, entries: &[Entry]) {
-        if !state.sound {
-            return;
-        }
+    /// Writes records of the present epoch. The caller holds the lock of the inodes' part, so the epoch stays.
+    fn append(&self, entries: &[Entry]) {
         let mut left = entries;
-        while !left.is_empty() {
-            let step = match self.append_some(state, left) {
-                Ok(step) => step,
-                Err(error) => return self.give_up(state, &error),
-            };
-            left = left.get(step..).unwrap_or_default();
-        }
-    }
-
-    /// Appends what fits into the chunk at hand; says how many that were.
-    fn append_some(&self, state: &mut State, entries: &[Entry]) -> io::Result<usize> {
-        if state.filled >= CHUNK_RECORDS {
-            let chunk = self.new_chunk(state)?;
-            state.current.push(chunk);
-            state.filled = 0;
-        }
-        let count = entries.len().min(CHUNK_RECORDS - state.filled);
-        let chunk = state.current.last().copied().unwrap_or(0);
-        let at = chunk_start(chunk)?.saturating_add(as_u64(state.filled * RECORD)?);
-        match entries {
-            [only] => self.file.write_all_at(&only.encode(), at)?,
-            several => {
-                let bytes: Vec<u8> = several.iter().take(count).flat_map(Entry::encode).collect();
-                self.file.write_all_at(&bytes, at)?;
+        while !left.is_empty() && self.is_sound() {
+            let taken = self.tail.lock().take(&self.file, left.len());
+            let written = taken.and_then(|room| {
+                self.write(left.get(..room.records).unwrap_or(left), room.at)
+                    .map(|()| room.records)
+            });
+            match written {
+                Ok(count) => left = left.get(count..).unwrap_or_default(),
+                Err(error) => self.give_up(&self.tail.lock(), &error),
             }
         }
-        state.filled += count;
-        Ok(count)
     }
 
-    fn new_chunk(&self, state: &mut State) -> io::Result<u32> {
-        if let Some(chunk) = state.free.pop_first() {
-            return Ok(chunk);
+    fn write(&self, entries: &[Entry], at: u64) -> io::Result<()> {
+        match entries {
+            [only] => self.file.write_all_at(&only.encode(), at),
+            several => {
+                let bytes: Vec<u8> = several.iter().flat_map(Entry::encode).collect();
+                self.file.write_all_at(&bytes, at)
+            }
         }
-        let chunk = state.chunks;
-        fallocate(
-            &self.file,
-            FallocateFlags::empty(),
-            chunk_start(chunk)?,
-            as_u64(CHUNK)?,
-        )?;
-        self.write_header(chunk.saturating_add(1), true)?;
-        state.chunks = chunk.saturating_add(1);
-        Ok(chunk)
     }
 
-    /// Gives back the room of a burst.
-    fn shrink(&self, state: &mut State) {
-        let before = state.chunks;
-        while state.free.len() > SPARE_CHUNKS
-            && let Some(last) = state.chunks.checked_sub(1)
-            && state.free.remove(&last)
-        {
-            state.chunks = last;
+    /// Names an inode for the first time in this epoch.
+    fn first_touch(&self, part: &mut Known, inode: InodeId, held: Option<Charged>, known: Inode) {
+        if self.is_sound() {
+            let entry = part.insert(inode, held, known);
+            self.fresh.fetch_add(1, Ordering::Relaxed);
+            self.append(&[entry]);
         }
-        if state.chunks == before || !state.sound {
-            return;
+    }
+
+    /// Works on an inode that is known, in the present epoch; false where it is not.
+    fn touch(&self, part: &mut Known, inode: &InodeId, work: impl FnOnce(&mut Inode)) -> bool {
+        match part.touch(inode) {
+            Touched::Named(known) => work(known),
+            Touched::Carried(known, entry) => {
+                self.append(&[entry]);
+                work(known);
+            }
+            Touched::Unknown => return false,
         }
-        let cut = self
-            .write_header(state.chunks, true)
-            .and_then(|()| self.file.set_len(chunk_start(state.chunks)?));
-        if let Err(error) = cut {
-            self.give_up(state, &error);
-        }
+        true
     }
 }
 
 impl Journal for FileJournal {
     fn begin(&self, touched: &[(InodeId, Option<Charged>)]) {
-        let mut state = self.state.lock();
         for &(inode, charged) in touched {
-            if let Some(known) = state.known.get_mut(&inode) {
-                known.pins = known.pins.saturating_add(1);
-                continue;
+            let mut part = self.part(&inode);
+            let pin = |known: &mut Inode| known.pins = known.pins.saturating_add(1);
+            if !self.touch(&mut part, &inode, pin) {
+                self.first_touch(&mut part, inode, charged, Inode { charged, pins: 1 });
             }
-            state.first_touch(inode, Known { charged, pins: 1 });
-            let epoch = state.epoch;
-            self.append(
-                &mut state,
-                &[Entry {
-                    inode,
-                    charged,
-                    epoch,
-                }],
-            );
         }
     }
 
     fn intend(&self, parent: &InodeId, name: &[u8]) -> Option<IntentSlot> {
-        let mut state = self.state.lock();
-        if !state.sound {
+        if !self.is_sound() {
             return None;
         }
-        let free = state.free_intents.pop();
+        let mut tail = self.tail.lock();
+        let free = tail.free_intents.pop();
         let (Some(slot), Some(bytes)) = (free, Intent::encode(parent, name)) else {
             self.give_up(
-                &mut state,
+                &tail,
                 &io::Error::other("more operations in flight than it has room for"),
             );
             return None;
         };
-        drop(state);
+        drop(tail);
         if let Err(error) = intent_start(slot).and_then(|at| self.file.write_all_at(&bytes, at)) {
-            self.give_up(&mut self.state.lock(), &error);
+            self.give_up(&self.tail.lock(), &error);
         }
         Some(IntentSlot(slot))
     }
 
     fn settle(&self, changes: &[Change]) {
-        let mut state = self.state.lock();
         for change in changes {
-            if let Some(known) = state.known.get_mut(&change.inode) {
-                known.charged = change.after;
-            } else if change.before != change.after {
-                let (inode, charged, epoch) = (change.inode, change.before, state.epoch);
-                state.first_touch(
-                    inode,
-                    Known {
-                        charged: change.after,
-                        pins: 0,
-                    },
-                );
-                self.append(
-                    &mut state,
-                    &[Entry {
-                        inode,
-                        charged,
-                        epoch,
-                    }],
-                );
+            let mut part = self.part(&change.inode);
+            let (before, charged) = (change.before, change.after);
+            let known = self.touch(&mut part, &change.inode, |known| known.charged = charged);
+            if !known && before != charged {
+                let known = Inode { charged, pins: 0 };
+                self.first_touch(&mut part, change.inode, before, known);
             }
         }
     }
 
     fn end(&self, touched: &[InodeId], intent: Option<IntentSlot>) {
-        if touched.is_empty() && intent.is_none() {
-            return;
-        }
-        let mut state = self.state.lock();
         for inode in touched {
-            if let Some(known) = state.known.get_mut(inode) {
-                known.pins = known.pins.saturating_sub(1);
-            }
+            self.part(inode).unpin(inode);
         }
         if let Some(IntentSlot(slot)) = intent {
-            match intent_start(slot).and_then(|at| self.file.write_all_at(&[0], at)) {
-                Ok(()) => state.free_intents.push(slot),
-                Err(error) => self.give_up(&mut state, &error),
+            let freed = intent_start(slot).and_then(|at| self.file.write_all_at(&[0], at));
+            let mut tail = self.tail.lock();
+            match freed {
+                Ok(()) => tail.free_intents.push(slot),
+                Err(error) => self.give_up(&tail, &error),
             }
         }
     }
 
     fn restate(&self, inode: &InodeId, charged: Option<Charged>) {
-        if let Some(known) = self.state.lock().known.get_mut(inode) {
-            known.charged = charged;
-        }
+        let mut part = self.part(inode);
+        let _known = self.touch(&mut part, inode, |known| known.charged = charged);
     }
 
     fn rotate(&self, epoch: Epoch) {
-        let mut state = self.state.lock();
-        let before = std::mem::replace(&mut state.epoch, epoch);
-        let chunks = std::mem::take(&mut state.current);
-        state.earlier.push((before, chunks));
-        state.filled = CHUNK_RECORDS;
-        state.fresh = 0;
-        state.known.retain(|_, known| known.pins > 0);
-        let carried: Vec<_> = state
-            .known
-            .iter()
-            .map(|(&inode, known)| Entry {
-                inode,
-                charged: known.charged,
-                epoch,
-            })
-            .collect();
-        self.append(&mut state, &carried);
+        let mut parts = self.parts.each_ref().map(Mutex::lock);
+        self.tail.lock().rotate(epoch);
+        parts.iter_mut().for_each(|part| part.rotate(epoch));
+        self.fresh.store(0, Ordering::Relaxed);
+    }
+
+    fn carry(&self) {
+        for part in &self.parts {
+            loop {
+                let mut part = part.lock();
+                if !self.is_sound() {
+                    part.clear();
+                }
+                let Some(entries) = part.stride(STRIDE) else {
+                    break;
+                };
+                self.append(&entries);
+            }
+        }
     }
 
     fn committed(&self, epoch: Epoch) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let free = &mut state.free;
-        state.earlier.retain_mut(|(of, chunks)| {
-            let keep = *of >= epoch;
-            if !keep {
-                free.extend(chunks.drain(..));
-            }
-            keep
-        });
-        self.shrink(state);
+        let mut tail = self.tail.lock();
+        if let Err(error) = tail.committed(&self.file, epoch, self.is_sound()) {
+            self.give_up(&tail, &error);
+        }
     }
 
     fn distrust(&self) {
         let cause = io::Error::other("the private area may have lost writes");
-        self.give_up(&mut self.state.lock(), &cause);
+        self.give_up(&self.tail.lock(), &cause);
     }
 
     fn is_sound(&self) -> bool {
-        self.state.lock().sound
+        self.sound.load(Ordering::Acquire)
     }
 
     fn wants_commit(&self) -> bool {
-        self.state.lock().fresh > CROWD
+        self.fresh.load(Ordering::Relaxed) > CROWD
     }
-}
-
-impl State {
-    fn first_touch(&mut self, inode: InodeId, known: Known) {
-        if self.sound {
-            self.known.insert(inode, known);
-            self.fresh = self.fresh.saturating_add(1);
-        }
-    }
-}
-
-fn chunk_start(chunk: u32) -> io::Result<u64> {
-    Ok(as_u64(CHUNKS_AT)?.saturating_add(u64::from(chunk).saturating_mul(as_u64(CHUNK)?)))
-}
-
-fn intent_start(slot: usize) -> io::Result<u64> {
-    as_u64(HEADER + slot * INTENT)
-}
-
-fn as_u64(number: usize) -> io::Result<u64> {
-    u64::try_from(number).map_err(io::Error::other)
 }
