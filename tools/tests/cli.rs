@@ -28,3 +28,5 @@ mod runtime;
 mod second_level;
 #[path = "cli/store.rs"]
 mod store;
+#[path = "cli/template.rs"]
+mod template;

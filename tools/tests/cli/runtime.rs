@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::host::{Ended, Host, words};
+use crate::template::blob;
 
 /// A host with a template of two files.
 fn host() -> Host {
@@ -219,14 +220,6 @@ fn a_create_that_was_killed_can_be_repeated() {
     ok(&vzctl(&host, "-q destroy 101"));
 }
 
-/// Adds a blob to an image layout, and returns its descriptor.
-fn blob(layout: &Path, name: &str, content: &[u8]) -> Value {
-    let dir = layout.join("blobs/sha256");
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join(name), content).unwrap();
-    json!({ "digest": format!("sha256:{name}"), "size": content.len() })
-}
-
 #[test]
 fn an_image_of_layers_becomes_a_template() {
     let host = host();
@@ -253,10 +246,10 @@ fn an_image_of_layers_becomes_a_template() {
     for (name, tree) in [("a1", &below), ("a2", &above)] {
         let file = host.path(name);
         tar(&file, tree, "-cz");
-        layers.push(blob(&layout, name, &std::fs::read(file).unwrap()));
+        layers.push(blob(&layout, &std::fs::read(file).unwrap()));
     }
     let manifest = json!({ "schemaVersion": 2, "layers": layers }).to_string();
-    let manifest = blob(&layout, "b1", manifest.as_bytes());
+    let manifest = blob(&layout, manifest.as_bytes());
     let index = json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string();
     std::fs::write(layout.join("index.json"), index).unwrap();
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use simfs_tools::archive::Compression;
 use simfs_tools::cli::Common;
 use simfs_tools::exit::{self, VzctlExit};
 
@@ -76,7 +77,7 @@ pub(crate) struct CacheArgs {
 pub(crate) struct ImportArgs {
     /// The template's name.
     pub(crate) name: String,
-    /// A tar file, or the directory of an OCI image layout.
+    /// A tar file (also compressed) of a root directory or of an OCI image layout, or the directory of such a layout.
     pub(crate) source: PathBuf,
     /// The form it is kept in.
     #[arg(long, value_enum, default_value_t = Form::Tar)]
@@ -113,13 +114,13 @@ impl Form {
         }
     }
 
-    /// The option that makes tar write it.
-    pub(crate) const fn option(self) -> Option<&'static str> {
+    /// How the tar file is compressed.
+    pub(crate) const fn compression(self) -> Option<Compression> {
         match self {
             Self::Tar | Self::Tree => None,
-            Self::Gz => Some("--gzip"),
-            Self::Xz => Some("--xz"),
-            Self::Zst => Some("--zstd"),
+            Self::Gz => Some(Compression::Gzip),
+            Self::Xz => Some(Compression::Xz),
+            Self::Zst => Some(Compression::Zstd),
         }
     }
 }

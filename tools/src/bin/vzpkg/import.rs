@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use simfs_tools::archive;
 use simfs_tools::exit::{Failure, VzctlExit};
 
 use crate::args::ImportArgs;
-use crate::{Fallible, Workshop, check_name, oci, program, system};
+use crate::{Fallible, Workshop, check_name, oci, system};
 
 pub(crate) fn import(cache: &Path, args: &ImportArgs) -> Fallible<()> {
     check_name(&args.name)?;
@@ -15,7 +15,13 @@ pub(crate) fn import(cache: &Path, args: &ImportArgs) -> Fallible<()> {
     let tree = workshop.dir.join("root");
     fs::create_dir(&tree).map_err(system)?;
     if args.source.is_file() {
-        unpack(&args.source, &tree)?;
+        archive::unpack(&args.source, &tree).map_err(system)?;
+        if tree.join("oci-layout").is_file() {
+            let layout = workshop.dir.join("layout");
+            fs::rename(&tree, &layout).map_err(system)?;
+            fs::create_dir(&tree).map_err(system)?;
+            oci::unpack(&layout, &workshop.dir, &tree)?;
+        }
     } else if args.source.join("index.json").is_file() {
         oci::unpack(&args.source, &workshop.dir, &tree)?;
     } else {
@@ -39,16 +45,4 @@ pub(crate) fn import(cache: &Path, args: &ImportArgs) -> Fallible<()> {
         ));
     }
     workshop.publish(&tree, cache, &args.name, args.form)
-}
-
-/// Unpacks a tar file of any compression that tar knows into an empty directory.
-pub(crate) fn unpack(file: &Path, tree: &Path) -> Fallible<()> {
-    let mut tar = Command::new("tar");
-    tar.args(["--extract", "--numeric-owner", "--same-owner"])
-        .args(["--preserve-permissions", "--xattrs", "--xattrs-include=*"])
-        .args(["--sparse", "--file"])
-        .arg(file)
-        .arg("--directory")
-        .arg(tree);
-    program(&mut tar)
 }

@@ -21,7 +21,7 @@ use simfs_tools::cli;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
-use simfs_tools::template;
+use simfs_tools::{archive, template};
 
 use crate::args::{Cli, Command, Form};
 
@@ -162,15 +162,7 @@ impl Workshop {
             return fs::rename(tree, &target).map_err(system);
         }
         let file = self.dir.join("template");
-        let mut tar = Program::new("tar");
-        tar.args(["--create", "--numeric-owner", "--xattrs", "--sparse"])
-            .args(form.option())
-            .arg("--file")
-            .arg(&file)
-            .arg("--directory")
-            .arg(tree)
-            .arg(".");
-        program(&mut tar)?;
+        archive::pack(tree, &file, form.compression()).map_err(system)?;
         fs::rename(&file, &target).map_err(system)
     }
 }

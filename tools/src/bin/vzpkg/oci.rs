@@ -8,15 +8,18 @@
 //! `Documentation/filesystems/overlayfs.rst`.
 
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+use simfs_tools::archive;
 use simfs_tools::exit::{Failure, VzctlExit};
 
-use crate::{Fallible, import, program, system};
+use crate::{Fallible, program, system};
 
 /// More layers than any image has; the overlay's options must fit one page.
 const LAYERS_MAX: usize = 64;
@@ -33,7 +36,7 @@ pub(crate) fn unpack(layout: &Path, workshop: &Path, tree: &Path) -> Fallible<()
         let name = format!("layer{number}");
         let dir = workshop.join(&name);
         fs::create_dir(&dir).map_err(system)?;
-        import::unpack(blob, &dir)?;
+        archive::unpack(blob, &dir).map_err(system)?;
         convert_whiteouts(&dir)?;
         dirs.push(name);
     }
@@ -60,14 +63,14 @@ pub(crate) fn unpack(layout: &Path, workshop: &Path, tree: &Path) -> Fallible<()
     program(&mut merge)
 }
 
-/// The layers of the first image of the layout, the lowest first.
+/// The layers of the layout's image for this machine, the lowest first.
 fn layers(layout: &Path) -> Fallible<Vec<PathBuf>> {
     let index = json(&layout.join("index.json"))?;
-    let mut found = blob(layout, index.pointer("/manifests/0"))?;
+    let mut found = blob(layout, Some(image(layout, &index)?))?;
     let mut manifest = json(&found)?;
     // The index may lead to another: one for each architecture.
     if manifest.get("manifests").is_some() {
-        found = blob(layout, manifest.pointer("/manifests/0"))?;
+        found = blob(layout, Some(image(layout, &manifest)?))?;
         manifest = json(&found)?;
     }
     let list = manifest.get("layers").and_then(Value::as_array);
@@ -76,19 +79,54 @@ fn layers(layout: &Path) -> Fallible<Vec<PathBuf>> {
     list.iter().map(|layer| blob(layout, Some(layer))).collect()
 }
 
-/// The file of a descriptor.
+/// The entry of an index for this machine; one that names no platform is for all.
+fn image<'a>(layout: &Path, index: &'a Value) -> Fallible<&'a Value> {
+    let here = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let list = index.get("manifests").and_then(Value::as_array);
+    let is_for_here = |entry: &&Value| match entry.pointer("/platform/architecture") {
+        None => true,
+        Some(architecture) => {
+            architecture == here
+                && entry
+                    .pointer("/platform/os")
+                    .is_none_or(|system| system == "linux")
+        }
+    };
+    list.and_then(|list| list.iter().find(is_for_here))
+        .ok_or_else(|| wrong(layout, &format!("no image for linux/{here} in it")))
+}
+
+/// The file of a descriptor, which is what its digest says.
 fn blob(layout: &Path, descriptor: Option<&Value>) -> Fallible<PathBuf> {
     let digest = descriptor
         .and_then(|descriptor| descriptor.get("digest"))
         .and_then(Value::as_str)
-        .and_then(|digest| digest.split_once(':'));
-    let is_word =
-        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    match digest {
-        Some((kind, hash)) if is_word(kind) && is_word(hash) => {
-            Ok(layout.join("blobs").join(kind).join(hash))
-        }
-        _ => Err(wrong(layout, "a descriptor without a digest")),
+        .and_then(|digest| digest.strip_prefix("sha256:"));
+    let is_hash =
+        |hash: &&str| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hash = digest
+        .filter(is_hash)
+        .ok_or_else(|| wrong(layout, "a descriptor without a sha256 digest"))?;
+    let path = layout.join("blobs/sha256").join(hash);
+    let mut hasher = Sha256::new();
+    let copied = fs::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+    copied.map_err(|error| wrong(&path, &error.to_string()))?;
+    let found: String = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if found.eq_ignore_ascii_case(hash) {
+        Ok(path)
+    } else {
+        Err(wrong(
+            &path,
+            "damaged: its content is not what its digest says: fetch the image again",
+        ))
     }
 }
 
