@@ -137,3 +137,37 @@ fn limits_are_in_force_with_runc() {
 fn limits_are_in_force_with_the_first_generation_alone() {
     settings("crun", true);
 }
+
+// S72: told at the mount, applied by order only.
+#[test]
+fn a_configuration_edited_by_hand_is_told_and_applied_when_asked() {
+    let Some(host) = Host::small("crun") else {
+        return;
+    };
+    host.create("101", &["--diskspace", "20M:30M"]).ok();
+    let file = host.path("etc/vz/conf/101.conf");
+    let text = std::fs::read_to_string(&file).expect("configuration");
+    let edited = text.replace("DISKSPACE=\"20480:30720\"", "DISKSPACE=\"40M:50M\"");
+    assert_ne!(edited, text);
+    std::fs::write(&file, edited + "DISKSPACE=\"1:1\"\n").expect("configuration");
+    let soft = || {
+        let shown = host.vzlist(&["-a", "-H", "-o", "diskspace.s"]).ok().stdout;
+        shown.trim().to_owned()
+    };
+    let mut start = host.command("vzctl");
+    let said = finish(start.args(["start", "101"])).ok().stderr;
+    assert!(said.contains("DISKSPACE of the configuration"), "{said}");
+    assert!(said.contains("--applyconfig"), "{said}");
+    assert!(said.contains("stands above already"), "{said}");
+    assert_eq!(soft(), "20480", "the record decides");
+    host.vzctl(&["set", "101", "--applyconfig"]).ok();
+    assert_eq!(soft(), "40960");
+    let mut restart = host.command("vzctl");
+    let said = finish(restart.args(["restart", "101", "--fast"]))
+        .ok()
+        .stderr;
+    assert!(!said.contains("is not the limit in force"), "{said}");
+    host.vzctl(&["stop", "101", "--fast"]).ok();
+    host.vzctl(&["destroy", "101"]).ok();
+    host.assert_nothing_left();
+}

@@ -9,10 +9,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use simfs::sys::task::DeviceNumber;
 
+/// How long to look.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Most holders that a message names.
 const NAMED: usize = 4;
 
@@ -49,12 +53,25 @@ impl fmt::Display for Holder {
 }
 
 /// The holders of the file system with this device number, but for these processes and the caller. Of the processes
-/// that share a mount namespace one is named.
+/// that share a mount namespace one is named. Whatever is not found in [`PATIENCE`] is left out: to look at a process
+/// that waits for a file system which does not answer can take as long as that.
 pub fn of(device: DeviceNumber, except: &[u32]) -> Vec<Holder> {
+    let (send, found) = mpsc::channel();
+    let except = except.to_vec();
+    // It ends with the program at the latest.
+    std::thread::spawn(move || look(device, &except, &send));
+    let deadline = Instant::now() + PATIENCE;
+    let next = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        found.recv_timeout(left).ok()
+    };
+    std::iter::from_fn(next).collect()
+}
+
+fn look(device: DeviceNumber, except: &[u32], found: &mpsc::Sender<Holder>) {
     let own = std::process::id();
     let mut namespaces = BTreeSet::new();
     namespaces.extend(namespace(own));
-    let mut found = Vec::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for entry in processes {
         let Some(pid) = entry
@@ -78,13 +95,15 @@ pub fn of(device: DeviceNumber, except: &[u32]) -> Vec<Holder> {
             continue;
         };
         let command = fs::read_to_string(dir.join("comm")).unwrap_or_default();
-        found.push(Holder {
+        let holder = Holder {
             pid,
             command: command.trim_end().escape_debug().to_string(),
             hold,
-        });
+        };
+        if found.send(holder).is_err() {
+            return;
+        }
     }
-    found
 }
 
 /// The holders in words; `None` if none was found.
@@ -113,21 +132,12 @@ fn has_open(dir: &Path, device: DeviceNumber) -> bool {
             .flatten()
             .flatten()
             .any(|file| is_there(file.path()))
-        || maps(dir, device)
 }
 
 /// The file system that a link of /proc leads to, from what the kernel knows.
 fn device_of(path: &Path) -> Option<DeviceNumber> {
     let seen = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty()).ok()?;
     Some((seen.stx_dev_major, seen.stx_dev_minor))
-}
-
-/// Whether a file of it is mapped: libraries, and files that were closed afterwards.
-fn maps(dir: &Path, (major, minor): DeviceNumber) -> bool {
-    let device = format!("{major:02x}:{minor:02x}");
-    let text = fs::read_to_string(dir.join("maps")).unwrap_or_default();
-    text.lines()
-        .any(|line| line.split_ascii_whitespace().nth(3) == Some(&device))
 }
 
 /// Whether a process's mount table has it.
@@ -147,7 +157,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let device = device_of(dir.path()).unwrap();
         let mut child = std::process::Command::new("sleep")
-            .arg("30")
+            .arg("600")
             .current_dir(dir.path())
             .spawn()
             .unwrap();

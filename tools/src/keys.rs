@@ -3,6 +3,8 @@
 //! With the settings this is all that is ever read from a configuration; `tests/cli/manual.rs` compares with the
 //! sources.
 
+use crate::runtime::Kind;
+
 /// A key.
 pub struct Key {
     /// As it is written.
@@ -22,6 +24,26 @@ const fn key(name: &'static str, default: &'static str, of_ve: bool, meaning: &'
         meaning,
         of_ve,
     }
+}
+
+/// What is wrong with a value, and what to write; `None` if nothing is.
+pub fn complaint(name: &str, value: &str) -> Option<&'static str> {
+    let (is_right, wanted) = match name {
+        "VE_PRIVATE" | "VE_ROOT" | "TEMPLATE" | "LOCKDIR" => {
+            (value.starts_with('/'), "a place: give an absolute path")
+        }
+        "DISK_QUOTA" => (matches!(value, "yes" | "no"), "a switch: give yes or no"),
+        "RUNTIME" => (
+            Kind::of(value).is_some(),
+            "a container runtime: give crun or runc",
+        ),
+        "VE_PARALLEL" | "STOP_TIMEOUT" => (
+            value.parse::<u32>().is_ok(),
+            "a number: give 0 to 4294967295",
+        ),
+        _ => (true, ""),
+    };
+    (!is_right).then_some(wanted)
 }
 
 /// All of them.

@@ -31,8 +31,12 @@ impl Paths {
             path: prefix.into(),
             error,
         })?;
-        let config = Config::read(&prefix.join("etc/vz/vz.conf"))?;
-        Ok(Self { prefix, config })
+        let empty = Self {
+            prefix,
+            config: Config::default(),
+        };
+        let config = Config::read(&empty.global_config_file())?;
+        Ok(Self { config, ..empty })
     }
 
     /// What everything lies below.
@@ -43,6 +47,11 @@ impl Paths {
     /// The global configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The file of the global configuration.
+    pub fn global_config_file(&self) -> PathBuf {
+        self.prefix.join("etc/vz/vz.conf")
     }
 
     /// The configuration file of a VE.

@@ -97,18 +97,18 @@ use Effect::{Disk, Group, Guest, Host, Start};
 pub const SETTINGS: &[Setting] = &[
     plain("diskspace", "DISKSPACE", "S[:H]", Disk, space_pair, "Space, soft and hard limit: KiB, or with a suffix (10G), or 'unlimited'"),
     plain("diskinodes", "DISKINODES", "S[:H]", Disk, inode_pair, "Inodes, soft and hard limit: a number, or with a suffix (200K), or 'unlimited'"),
-    plain("quotatime", "QUOTATIME", "SECONDS", Disk, number, "Grace period of both soft limits"),
-    plain("quotaugidlimit", "QUOTAUGIDLIMIT", "N", Disk, number, "0: no limits of users and groups in the VE; else they are enforced"),
+    plain("quotatime", "QUOTATIME", "SECONDS", Disk, number_or_unlimited, "Grace period of both soft limits; or 'unlimited'"),
+    plain("quotaugidlimit", "QUOTAUGIDLIMIT", "N", Disk, number_or_unlimited, "0: no limits of users and groups in the VE; else they are enforced"),
     plain("cpuunits", "CPUUNITS", "N", Group, cpuunits, "Share of the CPU against other VEs: 8 to 500000, 1000 is usual"),
     scaled(plain("cpulimit", "CPULIMIT", "N[%]", Group, number, "Percent of one CPU, with '%' of the whole host; 0: no limit"), cpulimit),
     plain("cpus", "CPUS", "N", Group, number, "Number of CPUs; 0: all"),
-    plain("physpages", "PHYSPAGES", "B[:L]", Group, counter, "Memory, in pages of 4 KiB"),
-    scaled(plain("ram", "PHYSPAGES", "SIZE", Group, counter, "Memory: bytes, or with a suffix (512M)"), size_to_pages),
-    plain("swappages", "SWAPPAGES", "B[:L]", Group, counter, "Swap space, in pages of 4 KiB"),
-    scaled(plain("swap", "SWAPPAGES", "SIZE", Group, counter, "Swap space: bytes, or with a suffix (1G)"), size_to_pages),
+    plain("physpages", "PHYSPAGES", "B[:L]", Group, pages, "Memory, in pages of 4 KiB, or with a suffix (512M)"),
+    scaled(plain("ram", "PHYSPAGES", "SIZE", Group, pages, "Memory: bytes, or with a suffix (512M)"), size_to_pages),
+    plain("swappages", "SWAPPAGES", "B[:L]", Group, pages, "Swap space, in pages of 4 KiB, or with a suffix (1G)"),
+    scaled(plain("swap", "SWAPPAGES", "SIZE", Group, pages, "Swap space: bytes, or with a suffix (1G)"), size_to_pages),
     plain("numproc", "NUMPROC", "B[:L]", Group, counter, "Processes and threads"),
     plain("ioprio", "IOPRIO", "0-7", Group, ioprio, "Priority of disk I/O; 4 is usual"),
-    scaled(plain("iolimit", "IOLIMIT", "RATE", Group, number, "Disk bandwidth: MB/s, or bytes/s with a suffix (512K); 0: no limit"), iolimit),
+    scaled(plain("iolimit", "IOLIMIT", "RATE", Group, rate, "Disk bandwidth: MB/s, or bytes/s with a suffix (512K); 0: no limit"), iolimit),
     plain("iopslimit", "IOPSLIMIT", "N", Group, number, "Disk operations per second; 0: no limit"),
     plain("hostname", "HOSTNAME", "NAME", Guest, hostname, "Host name"),
     plain("nameserver", "NAMESERVER", "ADDRESS", Guest, addresses, "DNS server; may be repeated"),
@@ -186,6 +186,14 @@ fn number(value: &str) -> Result<String, ValueError> {
     whole(value, "a number: give 0 to 4294967295").map(|number| number.to_string())
 }
 
+/// The same, where files of OpenVZ also say `unlimited` or give a number of 64 bits for it.
+fn number_or_unlimited(value: &str) -> Result<String, ValueError> {
+    let is_unlimited = value.eq_ignore_ascii_case("unlimited")
+        || value.bytes().all(|byte| byte.is_ascii_digit())
+            && value.parse() == Ok(i64::MAX.unsigned_abs());
+    number(if is_unlimited { "4294967295" } else { value })
+}
+
 fn ranged(
     value: &str,
     range: std::ops::RangeInclusive<u64>,
@@ -245,8 +253,25 @@ fn counter(value: &str) -> Result<String, ValueError> {
     })
 }
 
+/// The pages that beancounters are counted in.
+const PAGE: u64 = 4096;
+
+/// A beancounter of memory: pages, or with a suffix an amount; `P` stands for pages.
+///
+/// # Source
+/// vzctl `src/lib/config.c`: samples say `PHYSPAGES="0:256M"`.
+fn pages(value: &str) -> Result<String, ValueError> {
+    pair(value, |part| {
+        let number = part.strip_suffix(['p', 'P']).unwrap_or(part);
+        if number.bytes().all(|byte| byte.is_ascii_digit()) {
+            let count = parse_inodes(number)?.map(quota::Inodes::get);
+            return Ok(count.filter(|count| *count < i64::MAX.unsigned_abs()));
+        }
+        Ok(parse_space(part)?.map(|bytes| bytes.get() / PAGE))
+    })
+}
+
 fn size_to_pages(value: &str) -> Result<String, ValueError> {
-    const PAGE: u64 = 4096;
     let is_bytes = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let typed = if is_bytes {
         format!("{value}B")
@@ -257,6 +282,15 @@ fn size_to_pages(value: &str) -> Result<String, ValueError> {
         None => "unlimited:unlimited".into(),
         Some(bytes) => format!("{0}:{0}", bytes.get().div_ceil(PAGE)),
     })
+}
+
+/// Bytes per second as a file has it: with a suffix or without.
+fn rate(value: &str) -> Result<String, ValueError> {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        return number(value);
+    }
+    iolimit(value)
 }
 
 fn iolimit(value: &str) -> Result<String, ValueError> {
@@ -410,6 +444,21 @@ mod tests {
             ("diskinodes", "-5", None),
             ("quotatime", "604800", Some("604800")),
             ("quotatime", "7d", None),
+            ("quotatime", "unlimited", Some("4294967295")),
+            ("quotatime", "9223372036854775807", Some("4294967295")),
+            ("quotatime", "-1", None),
+            ("quotaugidlimit", "unlimited", Some("4294967295")),
+            ("diskspace", "2.2G", Some("2306867:2306867")),
+            ("diskspace", "10.9", Some("10:10")),
+            ("diskspace", "2050B", Some("2:2")),
+            ("diskspace", "1T:1t", Some("1073741824:1073741824")),
+            ("diskspace", "1 G", None),
+            ("diskspace", "9223372036854775808", None),
+            ("physpages", "0:256M", Some("0:65536")),
+            ("physpages", "0:64P", Some("0:64")),
+            ("physpages", "65536", Some("65536:65536")),
+            ("swappages", "0:unlimited", Some("0:unlimited")),
+            ("numproc", "2K", Some("2048:2048")),
             ("cpuunits", "7", None),
             ("cpuunits", "1000", Some("1000")),
             ("cpulimit", "150", Some("150")),
@@ -446,6 +495,23 @@ mod tests {
         ];
         for (flag, value, stored) in rows {
             assert_eq!(typed(flag, value).as_deref(), stored, "--{flag} {value}");
+        }
+    }
+
+    #[test]
+    fn files_of_openvz_are_read() {
+        // vzctl `etc/conf/ve-vswap-256m.conf-sample` and ctid.conf(5).
+        for (key, value, stored) in [
+            ("PHYSPAGES", "0:256M", "0:65536"),
+            ("SWAPPAGES", "0:512M", "0:131072"),
+            ("DISKSPACE", "2G:2.2G", "2097152:2306867"),
+            ("DISKINODES", "131072:144179", "131072:144179"),
+            ("QUOTATIME", "0", "0"),
+            ("IOLIMIT", "10M", "10485760"),
+            ("IOLIMIT", "4096", "4096"),
+            ("NUMPROC", "unlimited", "unlimited:unlimited"),
+        ] {
+            assert_eq!(of_key(key).unwrap().stored(value).unwrap(), stored, "{key}");
         }
     }
 

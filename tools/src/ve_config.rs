@@ -15,6 +15,7 @@ use simfs::sys::user_namespace::IdRange;
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
+use crate::keys::{KEYS, complaint};
 use crate::paths::Paths;
 use crate::setting::{self, SETTINGS};
 use crate::value::ValueError;
@@ -76,20 +77,14 @@ impl VeConfig {
             own: Config::read(path)?,
             global: paths.config().clone(),
         };
-        for setting in SETTINGS {
-            let Some(value) = this.own.get(setting.key).filter(|value| !value.is_empty()) else {
-                continue;
-            };
-            setting
-                .stored(value)
-                .map_err(|error| VeConfigError::Value {
-                    path: path.into(),
-                    line: this.own.line(setting.key).unwrap_or(0),
-                    key: setting.key,
-                    error,
-                })?;
-        }
+        check(&this.global, &paths.global_config_file())?;
+        check(&this.own, path)?;
         Ok(this)
+    }
+
+    /// Lines of the VE's own file that do not count because their key stands above them, with that key.
+    pub fn repeated(&self) -> &[(usize, String)] {
+        self.own.repeated()
     }
 
     /// A value in its stored form: the VE's own, else the global one.
@@ -176,6 +171,33 @@ impl VeConfig {
     }
 }
 
+/// Every value must be of its key's form.
+fn check(config: &Config, path: &Path) -> Result<(), VeConfigError> {
+    let wrong = |key: &'static str, error| VeConfigError::Value {
+        path: path.into(),
+        line: config.line(key).unwrap_or(0),
+        key,
+        error,
+    };
+    let given = |key| config.get(key).filter(|value| !value.is_empty());
+    for setting in SETTINGS {
+        if let Some(value) = given(setting.key) {
+            setting
+                .stored(value)
+                .map_err(|error| wrong(setting.key, error))?;
+        }
+    }
+    for key in KEYS {
+        if let Some(value) = given(key.name)
+            && let Some(wanted) = complaint(key.name, value)
+        {
+            let value = value.into();
+            return Err(wrong(key.name, ValueError::Form { value, wanted }));
+        }
+    }
+    Ok(())
+}
+
 fn assignment(key: &str, value: &str) -> String {
     format!("{key}=\"{value}\"\n")
 }
@@ -260,6 +282,25 @@ mod tests {
         std::fs::write(paths.ve_config_file(ve), "A=1\nDISKSPACE=\"10GB\"\n").unwrap();
         let error = VeConfig::open(&paths, ve).unwrap_err().to_string();
         assert!(error.contains("line 2: DISKSPACE: '10GB'"), "{error}");
+    }
+
+    #[test]
+    fn the_hosts_file_is_checked_too() {
+        for (line, what) in [
+            ("DISKSPACE=much", "DISKSPACE: 'much'"),
+            ("RUNTIME=podman", "crun or runc"),
+            ("VE_ROOT=vz/root", "absolute"),
+            ("STOP_TIMEOUT=soon", "a number"),
+            ("DISK_QUOTA=maybe", "yes or no"),
+        ] {
+            let (dir, _, ve) = host();
+            let file = dir.path().join("etc/vz/vz.conf");
+            std::fs::write(&file, format!("A=1\n{line}\n")).unwrap();
+            let paths = Paths::open(Some(dir.path())).unwrap();
+            let error = VeConfig::open(&paths, ve).unwrap_err().to_string();
+            assert!(error.contains("vz.conf: line 2: "), "{line}: {error}");
+            assert!(error.contains(what), "{line}: {error}");
+        }
     }
 
     #[test]

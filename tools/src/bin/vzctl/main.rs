@@ -74,7 +74,15 @@ impl Context {
     }
 
     fn config(&self) -> Fallible<VeConfig> {
-        VeConfig::open(&self.paths, self.ve).map_err(config_failure)
+        let config = VeConfig::open(&self.paths, self.ve).map_err(config_failure)?;
+        for (line, key) in config.repeated() {
+            let file = self.paths.ve_config_file(self.ve);
+            self.warn(&format!(
+                "{}: line {line}: {key} stands above already, so this one does not count",
+                file.display()
+            ));
+        }
+        Ok(config)
     }
 
     fn state(&self) -> Fallible<VeState> {
