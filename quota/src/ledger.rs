@@ -44,7 +44,7 @@ mod roster;
 mod snapshot;
 
 pub(crate) use closed::Closed;
-pub(crate) use edit::Edit;
+pub(crate) use edit::{AccountEdit, Edit};
 pub(crate) use snapshot::{Item, Snapshot};
 
 use entry::{Entry, Generation};

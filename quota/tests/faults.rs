@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
+use quota::store::copy::AccountCopy;
 use quota::store::memory::MemoryStore;
 use quota::store::record::key;
 use quota::{
-    Bytes, Change, Changed, Charged, DenyReason, Engine, EngineError, Environment, GracePeriod,
-    InodeId, Limit, Limits, LimitsChange, Owner, QuotaType, Resource, Scope, Setting, Setup,
-    StoreError, Subject, Tally, Uid, Usage, VeId, Want,
+    Bytes, Change, Changed, Charged, Deadlines, DenyReason, Engine, EngineError, Environment,
+    GracePeriod, InodeId, Limit, Limits, LimitsChange, Owner, QuotaType, Resource, Scope, Setting,
+    Setup, StoreError, Subject, Tally, Timestamp, Uid, Usage, VeId, Want,
 };
 
 const OWNER: Owner = Owner::new(5, 6);
@@ -147,6 +148,65 @@ fn a_failed_commit_is_made_good_by_the_next_under_another_number() {
     let after = open(&Arc::new(store.crash()));
     assert_eq!(after.tally().unwrap(), engine.tally().unwrap());
     assert_eq!(after.epoch(), engine.epoch());
+}
+
+#[test]
+fn many_accounts_are_set_in_one_commit_or_not_at_all() {
+    let store = Arc::new(MemoryStore::new());
+    let engine = create(&store);
+    grow(&engine, 10);
+    engine.commit().unwrap();
+    let copied = |id: u32, bytes| {
+        let space = Limit::new(Some(Bytes::new(bytes)), None);
+        AccountCopy {
+            subject: Subject::User(Uid::new(id)),
+            limits: Limits {
+                space,
+                ..Limits::UNLIMITED
+            },
+            deadlines: Deadlines {
+                space: Some(Timestamp::new(5)),
+                inodes: None,
+            },
+        }
+    };
+    let wanted: Vec<_> = (0..100).map(|id| copied(id, 7)).collect();
+    store.fail_nth(100, no_space());
+    assert!(engine.set_accounts(&wanted).is_err());
+    engine.commit().unwrap();
+    let limited = |engine: &Engine| {
+        let accounts = engine.accounts(QuotaType::User).unwrap();
+        let limited = accounts
+            .iter()
+            .filter(|account| !account.limits.is_unlimited());
+        limited.count()
+    };
+    assert_eq!(limited(&engine), 0);
+    let commits = store.commits();
+    assert_eq!(engine.set_accounts(&wanted).unwrap(), Changed::Yes);
+    assert_eq!(store.commits(), commits + 1);
+    let after = open(&Arc::new(store.crash()));
+    assert_eq!(limited(&after), 100);
+    assert_eq!(store.copy().unwrap().accounts.len(), 100);
+    // A timer is moved where one runs: above the soft limit.
+    let deadline = |id| {
+        let subject = Subject::User(Uid::new(id));
+        after.account(subject).unwrap().deadlines.space
+    };
+    assert_eq!((deadline(5), deadline(6)), (Some(Timestamp::new(5)), None));
+    assert_eq!(engine.set_accounts(&wanted).unwrap(), Changed::No);
+    // The first level's rule holds here too, and nothing of the order is done.
+    let space = Limit::new(Some(Bytes::new(9)), Some(Bytes::new(8)));
+    let wrong = AccountCopy {
+        subject: Subject::Ve,
+        limits: Limits {
+            space,
+            ..Limits::UNLIMITED
+        },
+        deadlines: Deadlines::NONE,
+    };
+    assert!(engine.set_accounts(&[copied(200, 1), wrong]).is_err());
+    assert_eq!(limited(&engine), 100);
 }
 
 #[test]

@@ -2,14 +2,16 @@
 //!
 //! One at a time, under `admin`; so what a verb was checked against is still so when it is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::account::Account;
 use crate::error::{Changed, EngineError};
 use crate::grace::{DeadlinesChange, GracePeriod, GracePeriods, Timestamp};
-use crate::ledger::Edit;
+use crate::ledger::{AccountEdit, Edit};
 use crate::limit::{Limit, Limits, LimitsChange};
 use crate::scope::Scope;
+use crate::store::copy::AccountCopy;
 use crate::store::record::key;
 use crate::subject::{QuotaType, Subject};
 use crate::tally::Tally;
@@ -34,7 +36,45 @@ impl Engine {
             if subject == Subject::Ve {
                 check_first_level(&new)?;
             }
-            Ok((new != old).then_some(Edit::Limits(subject, new)))
+            let edit = AccountEdit {
+                limits: Some(new),
+                ..AccountEdit::default()
+            };
+            Ok((new != old).then(|| Edit::account(subject, edit)))
+        })
+    }
+
+    /// Gives accounts exactly these limits, and moves their running timers to the deadlines that are given, as
+    /// [`Engine::set_limits`] and [`Engine::set_deadlines`] do one by one: all of them in one commit, or none.
+    ///
+    /// # Errors
+    /// As [`Engine::set_limits`].
+    pub fn set_accounts(&self, accounts: &[AccountCopy]) -> Result<Changed, EngineError> {
+        self.administer(|| {
+            let mut edits = BTreeMap::new();
+            for &AccountCopy {
+                subject,
+                limits,
+                deadlines,
+            } in accounts
+            {
+                if subject == Subject::Ve {
+                    check_first_level(&limits)?;
+                }
+                let old = self.account(subject)?;
+                let edit = AccountEdit {
+                    limits: (limits != old.limits).then_some(limits),
+                    deadlines: DeadlinesChange {
+                        space: deadlines.space.map(Some),
+                        inodes: deadlines.inodes.map(Some),
+                    },
+                };
+                let new = Account { limits, ..old };
+                if edit.limits.is_some() || moves_a_timer(&new, edit.deadlines) {
+                    edits.insert(subject, edit);
+                }
+            }
+            Ok((!edits.is_empty()).then_some(Edit::Accounts(edits)))
         })
     }
 
@@ -52,14 +92,11 @@ impl Engine {
         self.administer(|| {
             let account = self.account(subject)?;
             let change = DeadlinesChange { space, inodes };
-            let new = change.applied_to(account.deadlines);
-            let held = account.usage.saturating_add(account.reserved);
-            let changes = Resource::ALL.into_iter().any(|resource| {
-                let soft = account.limits.get(resource).soft;
-                let over = soft.is_some_and(|soft| held.get(resource) > soft);
-                over && account.deadlines.get(resource) != new.get(resource)
-            });
-            Ok(changes.then_some(Edit::Deadlines(subject, change)))
+            let edit = AccountEdit {
+                deadlines: change,
+                ..AccountEdit::default()
+            };
+            Ok(moves_a_timer(&account, change).then(|| Edit::account(subject, edit)))
         })
     }
 
@@ -151,9 +188,7 @@ impl Engine {
     fn load_concerned(&self, edit: &Edit) -> Result<(), EngineError> {
         let mut concerned = BTreeSet::new();
         match edit {
-            Edit::Limits(subject, _) | Edit::Deadlines(subject, _) => {
-                concerned.insert(*subject);
-            }
+            Edit::Accounts(accounts) => concerned.extend(accounts.keys()),
             Edit::Usage(tally) => concerned.extend(tally.subjects()),
             _ => {}
         }
@@ -179,6 +214,17 @@ impl Engine {
             .into_iter()
             .try_for_each(|subject| self.bring_in([subject]))
     }
+}
+
+/// Whether one of these deadlines is another one, and of a timer that runs.
+fn moves_a_timer(account: &Account, change: DeadlinesChange) -> bool {
+    let new = change.applied_to(account.deadlines);
+    let held = account.usage.saturating_add(account.reserved);
+    Resource::ALL.into_iter().any(|resource| {
+        let soft = account.limits.get(resource).soft;
+        let over = soft.is_some_and(|soft| held.get(resource) > soft);
+        over && account.deadlines.get(resource) != new.get(resource)
+    })
 }
 
 /// The first level demands soft <= hard.

@@ -3,6 +3,7 @@
 //! The same order is applied twice: to copies that are written to the store, and, when they are durable, to the
 //! accounts in force.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::charges::Move;
@@ -24,10 +25,8 @@ use super::rules_of;
 pub(crate) enum Edit {
     /// None: totals alone are written.
     Nothing,
-    /// One account's limits.
-    Limits(Subject, Limits),
-    /// One account's running deadlines.
-    Deadlines(Subject, DeadlinesChange),
+    /// Limits and running deadlines of accounts.
+    Accounts(BTreeMap<Subject, AccountEdit>),
     /// The grace periods of a scope.
     Grace(Scope, GracePeriods),
     /// The switch of a scope.
@@ -40,7 +39,21 @@ pub(crate) enum Edit {
     Usage(Tally),
 }
 
+/// What becomes of one account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AccountEdit {
+    /// Its limits, if they change.
+    pub(crate) limits: Option<Limits>,
+    /// Its running deadlines.
+    pub(crate) deadlines: DeadlinesChange,
+}
+
 impl Edit {
+    /// An order on one account.
+    pub(crate) fn account(subject: Subject, edit: AccountEdit) -> Self {
+        Self::Accounts(BTreeMap::from([(subject, edit)]))
+    }
+
     /// The settings after the order.
     pub(crate) fn applied_to(&self, info: &VeInfo) -> VeInfo {
         let mut info = info.clone();
@@ -49,7 +62,7 @@ impl Edit {
             Self::Enforced(scope, on) => info.enforced.set(*scope, *on),
             Self::Private(path) => info.private.clone_from(path),
             Self::UgidLimit(limit) => info.ugid_limit = *limit,
-            Self::Nothing | Self::Limits(..) | Self::Deadlines(..) | Self::Usage(_) => {}
+            Self::Nothing | Self::Accounts(_) | Self::Usage(_) => {}
         }
         info
     }
@@ -58,7 +71,7 @@ impl Edit {
     pub(super) fn concerns(&self, subject: Subject) -> bool {
         match self {
             Self::Nothing | Self::Private(_) | Self::UgidLimit(_) => false,
-            Self::Limits(only, _) | Self::Deadlines(only, _) => *only == subject,
+            Self::Accounts(accounts) => accounts.contains_key(&subject),
             Self::Grace(scope, _) | Self::Enforced(scope, _) => *scope == Scope::of(subject),
             Self::Usage(_) => true,
         }
@@ -66,7 +79,7 @@ impl Edit {
 
     /// Whether it names accounts and what becomes of their limits or deadlines.
     pub(super) const fn is_of_limits(&self) -> bool {
-        matches!(self, Self::Limits(..) | Self::Deadlines(..))
+        matches!(self, Self::Accounts(_))
     }
 
     /// Whether accounts are concerned that the order does not name.
@@ -100,8 +113,16 @@ impl Edit {
         let subject = dquot.account().subject;
         let rules = rules_of(new, subject, now);
         match self {
-            Self::Limits(_, limits) => dquot.set_limits(*limits, rules),
-            Self::Deadlines(_, change) => dquot.set_deadlines(*change),
+            Self::Accounts(accounts) => {
+                let Some(edit) = accounts.get(&subject) else {
+                    return;
+                };
+                if let Some(limits) = edit.limits {
+                    dquot.set_limits(limits, rules);
+                }
+                // Limits start the timers that deadlines move.
+                dquot.set_deadlines(edit.deadlines);
+            }
             Self::Grace(scope, _) => {
                 dquot.move_deadlines(old.grace.get(*scope), new.grace.get(*scope));
             }

@@ -122,8 +122,10 @@ impl Closed<'_> {
 
     fn for_each_concerned(&self, edit: &Edit, mut each: impl FnMut(&Arc<Entry>)) {
         match edit {
-            Edit::Limits(subject, _) | Edit::Deadlines(subject, _) => {
-                let _found = self.with(*subject, each);
+            Edit::Accounts(accounts) => {
+                for &subject in accounts.keys() {
+                    let _found = self.with(subject, &mut each);
+                }
             }
             _ if edit.is_sweeping() => self.ledger.roster.for_each(|entry| {
                 if edit.concerns(entry.subject()) {

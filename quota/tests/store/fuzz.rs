@@ -19,7 +19,7 @@ use crate::sample::{VE, account, change, info, user};
 
 fn config() -> ProptestConfig {
     let cases = std::env::var("SIMFS_FUZZ_CASES").ok();
-    let cases = cases.map_or(256, |cases| cases.parse().expect("SIMFS_FUZZ_CASES"));
+    let cases = cases.map_or(128, |cases| cases.parse().expect("SIMFS_FUZZ_CASES"));
     ProptestConfig {
         // What fails is printed; sources are not the place to keep it.
         failure_persistence: None,

@@ -21,6 +21,7 @@ pub fn engine_reply(engine: &Engine, request: Request) -> Option<Reply> {
             return Some(page(engine, kind, from, max).unwrap_or_else(refusal));
         }
         Request::SetLimits { subject, change } => engine.set_limits(subject, &change),
+        Request::SetAccounts(accounts) => engine.set_accounts(&accounts),
         Request::SetDeadlines {
             subject,
             space,

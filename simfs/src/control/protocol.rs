@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use quota::store::copy::AccountCopy;
 use quota::{
     Account, Difference, GracePeriod, Inodes, LimitsChange, QuotaType, Scope, Subject, Timestamp,
     VeId, VeInfo,
@@ -16,6 +17,9 @@ use crate::sys::task::DeviceNumber;
 
 /// Most accounts in one [`Reply::Accounts`]; a larger [`Request::Accounts::max`] is cut to this.
 pub const ACCOUNTS_PER_PAGE: usize = 4096;
+
+/// Accounts in one [`Request::SetAccounts`], so that it fits into a frame.
+pub const ACCOUNTS_PER_ORDER: usize = 128;
 
 /// Most differences listed in one [`CheckReport`]; the rest is counted in [`CheckReport::omitted`].
 pub const DIFFERENCES_PER_REPORT: usize = 4096;
@@ -46,6 +50,9 @@ pub enum Request {
         /// To what.
         change: LimitsChange,
     },
+    /// Gives accounts exactly these limits, and moves running timers to the deadlines given; all of it or nothing, in one
+    /// commit. At most [`ACCOUNTS_PER_ORDER`].
+    SetAccounts(Vec<AccountCopy>),
     /// Moves or stops running deadlines; the outer `None` leaves one as it is.
     SetDeadlines {
         /// Whose.
@@ -312,7 +319,7 @@ mod kept_or_set {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quota::{Setting, Uid};
+    use quota::{Bytes, Deadlines, Limit, Limits, Setting, Uid};
 
     #[test]
     fn unchanged_none_and_some_stay_apart_on_the_wire() {
@@ -331,6 +338,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_largest_order_on_accounts_fits_into_a_frame() {
+        let account = AccountCopy {
+            subject: Subject::User(Uid::new(u32::MAX)),
+            limits: Limits {
+                space: Limit::new(Some(Bytes::new(u64::MAX)), Some(Bytes::new(u64::MAX))),
+                inodes: Limit::new(Some(Inodes::new(u64::MAX)), Some(Inodes::new(u64::MAX))),
+            },
+            deadlines: Deadlines {
+                space: Some(Timestamp::new(i64::MIN)),
+                inodes: Some(Timestamp::new(i64::MIN)),
+            },
+        };
+        let request = Request::SetAccounts(vec![account; ACCOUNTS_PER_ORDER]);
+        let text = serde_json::to_string(&request).unwrap();
+        let max = usize::try_from(crate::control::frame::MAX_REQUEST).unwrap();
+        assert!(text.len() < max, "{} bytes", text.len());
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use quota::store::LimitsCopy;
+use quota::vfsv1::{self, QuotaFile, QuotaFileEntry};
+use quota::{Bytes, Deadlines, GracePeriods, Limit, Limits, QuotaType, Usage, VeId};
+
 use crate::host::{Host, words};
 
 fn limits(host: &Host, kind: &str, id: u64) -> serde_json::Value {
@@ -104,4 +108,42 @@ fn what_is_not_a_quota_file_of_this_kind_is_refused() {
         users.display()
     )));
     assert_eq!(ended.code, 2, "{ended:?}");
+}
+
+// One commit for many accounts: the copy of limits says how many there were.
+#[test]
+fn an_import_of_many_ids_takes_few_commits() {
+    let host = Host::new();
+    host.init();
+    let ids = std::env::var("SIMFS_IMPORT_IDS").map_or(3000, |ids| ids.parse().unwrap());
+    let entries = (0..ids).map(|id| {
+        let space = Limit::new(None, Some(Bytes::new(1024 * (u64::from(id) + 1))));
+        let limits = Limits {
+            space,
+            ..Limits::UNLIMITED
+        };
+        QuotaFileEntry {
+            id,
+            limits,
+            usage: Usage::ZERO,
+            deadlines: Deadlines::NONE,
+        }
+    });
+    let file = QuotaFile {
+        kind: QuotaType::User,
+        grace: GracePeriods::default(),
+        entries: entries.collect(),
+    };
+    let path = host.path("aquota.user");
+    std::fs::write(&path, vfsv1::write(&file)).unwrap();
+    let path = path.to_str().unwrap();
+    host.vzquota_ok(&format!("import-quota-file 101 -u {path}"));
+    let state = host.path("var/lib/simfs/101");
+    let copy = LimitsCopy::read(&state, VeId::new(101)).unwrap().unwrap();
+    assert_eq!(u32::try_from(copy.accounts.len()).unwrap(), ids + 1);
+    let commits = copy.epoch;
+    assert!(commits < u64::from(ids) / 100, "{commits} commits");
+    host.vzquota_ok(&format!("import-quota-file 101 -u {path}"));
+    let again = LimitsCopy::read(&state, VeId::new(101)).unwrap().unwrap();
+    assert_eq!(again.epoch, commits, "a second import changes nothing");
 }

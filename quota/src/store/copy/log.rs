@@ -5,8 +5,8 @@
 //! 9f3a01c7 {"epoch":12,"subject":{"user":1000},"limits":{...},"deadlines":{...}}       one account
 //! ```
 //! Invariants:
-//! 1. A line is durable when [`LimitsLog::append`] returns. A line without its end was never acknowledged: it is no
-//!    damage, and goes before the next line is added.
+//! 1. A line is durable when [`LimitsLog::append`] returns. What follows the last whole line is one that was never
+//!    acknowledged, or damage: whoever reads it names it, whoever adds a line removes it.
 //! 2. The last line of an account counts; one without limits and deadlines says that it has none.
 //! 3. When the file has grown to twice the size named in its head, and 64 KiB, it is replaced by one with a line for
 //!    each account: so a line costs the same however many there are, and the file is bounded by what it says.
@@ -185,11 +185,7 @@ pub(super) fn read(path: &Path, ve: VeId, copy: &mut LimitsCopy) -> Result<bool,
         None => copy.damaged.push(named(path, 0)),
     }
     for (number, text) in lines {
-        // A line without its end was never acknowledged.
-        let Some(text) = text.strip_suffix(b"\n") else {
-            continue;
-        };
-        match line_in(text) {
+        match line_in(text.strip_suffix(b"\n").unwrap_or(text)) {
             Some(line) => {
                 copy.epoch = copy.epoch.max(line.epoch);
                 copy.set(line.account);

@@ -3,14 +3,16 @@
 //! An import takes limits, periods and running deadlines; usage stays what the VE really uses, and ids that the file
 //! does not name stay as they are. So a second import changes nothing, and an interrupted one can be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use quota::store::copy::AccountCopy;
 use quota::vfsv1::{self, QuotaFile, QuotaFileEntry};
-use quota::{Account, Deadlines, Limits, LimitsChange, QuotaType, Scope, Subject};
+use quota::{Account, Deadlines, Limits, QuotaType, Scope, Subject};
 use simfs::control::Request;
+use simfs::control::protocol::ACCOUNTS_PER_ORDER;
 use simfs_tools::exit::{Failure, VzquotaExit};
 use simfs_tools::report::kind_word;
 use simfs_tools::ve_handle::{VeError, VeHandle};
@@ -96,30 +98,28 @@ fn take_over(context: &Context, handle: &mut VeHandle, file: &QuotaFile) -> Resu
         .into_iter()
         .map(|account| (account.subject, (account.limits, account.deadlines)))
         .collect();
-    let mut changed = 0;
-    for entry in &file.entries {
-        let subject = file.kind.subject(entry.id);
+    let wanted = file.entries.iter().map(|entry| AccountCopy {
+        subject: file.kind.subject(entry.id),
+        limits: entry.limits,
+        deadlines: entry.deadlines,
+    });
+    let differs = |wanted: &AccountCopy| {
         let unused = (Limits::UNLIMITED, Deadlines::NONE);
-        let (limits, deadlines) = present.get(&subject).copied().unwrap_or(unused);
-        if limits == entry.limits
-            && (entry.deadlines == deadlines || entry.deadlines == Deadlines::NONE)
-        {
-            continue;
-        }
-        changed += 1;
-        let change = LimitsChange::to(entry.limits);
-        handle.order(&Request::SetLimits { subject, change })?;
-        if entry.deadlines != Deadlines::NONE {
-            let Deadlines { space, inodes } = entry.deadlines;
-            handle.order(&Request::SetDeadlines {
-                subject,
-                space: space.map(Some),
-                inodes: inodes.map(Some),
-            })?;
-        }
-        warn_below_usage(context, &handle.account(subject)?);
+        let (limits, deadlines) = present.get(&wanted.subject).copied().unwrap_or(unused);
+        limits != wanted.limits
+            || (wanted.deadlines != deadlines && wanted.deadlines != Deadlines::NONE)
+    };
+    let wanted: Vec<_> = wanted.filter(differs).collect();
+    for part in wanted.chunks(ACCOUNTS_PER_ORDER) {
+        handle.order(&Request::SetAccounts(part.to_vec()))?;
     }
-    Ok(changed)
+    let changed: BTreeSet<_> = wanted.iter().map(|account| account.subject).collect();
+    for account in handle.accounts(file.kind)? {
+        if changed.contains(&account.subject) {
+            warn_below_usage(context, &account);
+        }
+    }
+    Ok(changed.len())
 }
 
 /// Writes a file whole or not at all.
