@@ -3,6 +3,10 @@
 //! A walk that adds up files is no snapshot: it can count one file before it shrinks and another after it grew into
 //! the room. So the daemon, which makes every change, is stopped for the time of each walk. The file system's own count
 //! of free blocks would not do: while ext4 writes a plain 4 MiB file out, it shows up to 6 MiB in use.
+//!
+//! The kernel goes on writing out meanwhile, and what it says of one inode is not always whole: xfs adds blocks to the
+//! inode and takes them from its delayed ones in two steps (`xfs_bmap_alloc_account`), which stat(2) reads without a
+//! lock. So the tree is counted until two counts in a row agree.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +33,7 @@ impl Sampler {
         let thread = std::thread::spawn(move || {
             let (mut most, mut samples) = (Amount::default(), 0);
             while !seen.load(Ordering::Relaxed) {
-                let now = while_stopped(daemon, || count(&tree).ve);
+                let now = while_stopped(daemon, || steady(&tree));
                 most.space = most.space.max(now.space);
                 most.inodes = most.inodes.max(now.inodes);
                 samples += 1;
@@ -57,6 +61,18 @@ impl Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Counts until the kernel changes nothing any more.
+fn steady(tree: &Path) -> Amount {
+    let mut before = count(tree).ve;
+    loop {
+        let now = count(tree).ve;
+        if now == before {
+            return now;
+        }
+        before = now;
     }
 }
 
