@@ -11,14 +11,18 @@
 //! 2. The shadow holds what inodes occupy, whatever their accounts say. Where the two differ (somebody edited the private
 //!    area behind the mount), the next change starts from what was seen.
 //!
-//! Bound: a number for each inode of the private area while the recount runs.
+//! 3. A number may be given to a new inode before the end of the old one is accounted (two workers); so inodes are told apart
+//!    by their file handles too, which hold the generation.
+//!
+//! Bound: two numbers for each inode of the private area while the recount runs.
 //! Lock order: a node's state, then the recount, then the engine's own.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quota::{Change, Charged, Tally};
+use quota::{Change, Charged, InodeId, Tally};
 
 use crate::node::{Node, NodeId};
 
@@ -31,13 +35,22 @@ pub struct Recount {
 
 #[derive(Debug, Default)]
 struct Shadow {
-    seen: HashSet<u64>,
+    seen: HashSet<Key>,
     occupied: Tally,
     /// What was seen of inodes whose accounts say something else.
-    edited: HashMap<u64, Charged>,
+    edited: HashMap<Key, Charged>,
     moved: VecDeque<Arc<Node>>,
     /// What is in `moved`.
     waiting: HashSet<NodeId>,
+}
+
+/// An inode: its number, and a hash of all that tells it from another one of that number.
+type Key = (u64, u64);
+
+fn key(inode: &InodeId) -> Key {
+    let mut hasher = DefaultHasher::new();
+    inode.hash(&mut hasher);
+    (inode.ino(), hasher.finish())
 }
 
 /// The outcome.
@@ -75,14 +88,15 @@ impl Recount {
 
     /// Looks at an inode: what its account holds, and what it occupies. An inode that was seen before does not count again.
     /// The caller holds the node's state.
-    pub fn visit(&self, ino: u64, accounted: Option<Charged>, occupied: Charged) {
+    pub fn visit(&self, inode: &InodeId, accounted: Option<Charged>, occupied: Charged) {
+        let key = key(inode);
         let mut shadow = self.shadow.lock();
-        if !shadow.seen.insert(ino) {
+        if !shadow.seen.insert(key) {
             return;
         }
         shadow.occupied.add(occupied.owner, occupied.usage);
         if accounted != Some(occupied) {
-            shadow.edited.insert(ino, occupied);
+            shadow.edited.insert(key, occupied);
         }
     }
 
@@ -120,19 +134,19 @@ impl Recount {
 
 impl Shadow {
     fn apply(&mut self, change: &Change) {
-        let ino = change.inode.ino();
+        let key = key(&change.inode);
         if change.before.is_none() {
-            self.seen.insert(ino);
-        } else if !self.seen.contains(&ino) {
+            self.seen.insert(key);
+        } else if !self.seen.contains(&key) {
             return;
         }
-        if let Some(before) = self.edited.remove(&ino).or(change.before) {
+        if let Some(before) = self.edited.remove(&key).or(change.before) {
             self.occupied.remove(before.owner, before.usage);
         }
         match change.after {
             Some(after) => self.occupied.add(after.owner, after.usage),
-            // The number may come back as another inode.
-            None => drop(self.seen.remove(&ino)),
+            // What names it may come back where there are no file handles.
+            None => drop(self.seen.remove(&key)),
         }
     }
 }
@@ -140,7 +154,7 @@ impl Shadow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quota::{Bytes, InodeId, Owner, Subject, Usage};
+    use quota::{Bytes, Owner, Subject, Usage};
 
     fn charged(uid: u32, bytes: u64) -> Charged {
         Charged {
@@ -149,9 +163,13 @@ mod tests {
         }
     }
 
+    fn plain(ino: u64) -> InodeId {
+        InodeId::new(ino, 0, &[])
+    }
+
     fn change(ino: u64, before: Option<Charged>, after: Option<Charged>) -> Change {
         Change {
-            inode: InodeId::new(ino, 0, &[]),
+            inode: plain(ino),
             before,
             after,
         }
@@ -160,15 +178,15 @@ mod tests {
     #[test]
     fn a_change_counts_only_behind_the_walk() {
         let recount = Recount::new(false);
-        recount.visit(1, Some(charged(0, 10)), charged(0, 10));
+        recount.visit(&plain(1), Some(charged(0, 10)), charged(0, 10));
         let changes = [
             change(1, Some(charged(0, 10)), Some(charged(0, 30))),
             change(2, Some(charged(0, 5)), Some(charged(0, 7))),
             change(3, None, Some(charged(5, 1))),
         ];
         recount.together(&changes, || {});
-        recount.visit(2, Some(charged(0, 7)), charged(0, 7));
-        recount.visit(2, Some(charged(0, 7)), charged(0, 7));
+        recount.visit(&plain(2), Some(charged(0, 7)), charged(0, 7));
+        recount.visit(&plain(2), Some(charged(0, 7)), charged(0, 7));
         recount.finish(|counted| {
             assert_eq!(counted.occupied.ve.space, Bytes::new(38));
             assert_eq!(counted.inodes, 3);
@@ -178,7 +196,7 @@ mod tests {
     #[test]
     fn an_edited_inode_that_changes_later_is_not_counted_twice() {
         let recount = Recount::new(false);
-        recount.visit(1, Some(charged(0, 10)), charged(0, 50));
+        recount.visit(&plain(1), Some(charged(0, 10)), charged(0, 50));
         recount.together(
             &[change(1, Some(charged(0, 10)), Some(charged(0, 60)))],
             || {},
@@ -192,9 +210,30 @@ mod tests {
     #[test]
     fn a_number_that_is_reused_counts_as_another_inode() {
         let recount = Recount::new(false);
-        recount.visit(9, Some(charged(0, 4)), charged(0, 4));
+        recount.visit(&plain(9), Some(charged(0, 4)), charged(0, 4));
         recount.together(&[change(9, Some(charged(0, 4)), None)], || {});
         recount.together(&[change(9, None, Some(charged(1, 8)))], || {});
         recount.finish(|counted| assert_eq!(counted.occupied.ve.space, Bytes::new(8)));
+    }
+
+    #[test]
+    fn a_number_that_is_reused_before_its_end_is_accounted_counts_once() {
+        let recount = Recount::new(true);
+        let (old, new) = (InodeId::new(9, 1, &[1]), InodeId::new(9, 1, &[2]));
+        recount.visit(&old, Some(charged(0, 4)), charged(0, 4));
+        let changed = |inode, before, after| Change {
+            inode,
+            before,
+            after,
+        };
+        recount.together(&[changed(new, None, Some(charged(1, 0)))], || {});
+        recount.together(&[changed(old, Some(charged(0, 4)), None)], || {});
+        let grown = Some(charged(1, 8));
+        recount.together(&[changed(new, Some(charged(1, 0)), grown)], || {});
+        recount.visit(&new, grown, charged(1, 8));
+        recount.finish(|counted| {
+            assert_eq!(counted.occupied.ve, Usage::inode(Bytes::new(8)));
+            assert_eq!(counted.inodes, 1);
+        });
     }
 }

@@ -80,15 +80,17 @@ impl Growth {
         }
     }
 
-    /// Whether a file of this size that occupies this much holds space behind its end, which the close of a writer gives back
-    /// though nothing was written.
+    /// Whether a file of this size that occupies this much may hold space behind its end, which the close of a writer gives
+    /// back though nothing was written. A file with holes may, whatever it occupies.
     ///
     /// # Source
     /// Linux `fs/xfs/xfs_file.c`, `xfs_file_release`.
     pub fn has_tail(&self, size: u64, occupied: Bytes) -> bool {
         match self.backing {
             Backing::Ext4 | Backing::Btrfs | Backing::Tmpfs => false,
-            Backing::Xfs | Backing::Overlay | Backing::Other(_) => occupied.get() > self.ceil(size),
+            Backing::Xfs | Backing::Overlay | Backing::Other(_) => {
+                !occupied.is_zero() && occupied.get() != self.ceil(size)
+            }
         }
     }
 
@@ -232,5 +234,20 @@ mod tests {
         assert!(!EXT4.fits_one_block(one, std::iter::repeat_n(4usize, 339), 4));
         assert!(!EXT4.fits_one_block(one, std::iter::repeat_n(4usize, 170), 16));
         assert!(!EXT4.fits_one_block(Bytes::new(8192), std::iter::empty(), 1));
+    }
+
+    #[test]
+    fn only_a_dense_file_on_xfs_has_surely_no_tail() {
+        let tail = |backing, size, occupied| {
+            Growth::new(backing, 4096).has_tail(size, Bytes::new(occupied))
+        };
+        assert!(!tail(Backing::Xfs, 10_000, 12_288));
+        assert!(!tail(Backing::Xfs, 10_000, 0));
+        assert!(tail(Backing::Xfs, 10_000, 65_536));
+        assert!(
+            tail(Backing::Xfs, 1_000_000, 65_536),
+            "with holes, who knows"
+        );
+        assert!(!tail(Backing::Ext4, 10_000, 65_536));
     }
 }

@@ -125,6 +125,10 @@ impl Fs {
             },
         };
         let seen = stat_fd(fd.as_fd())?;
+        if seen.nlink == 0 && state.is_linked() {
+            // Found by a name that is gone since, and given back; somebody else still holds the inode for a moment.
+            return Ok(());
+        }
         if state.queued {
             // Written lately: what changed by itself since is settled, as the late look would.
             self.accounting.record(node, &mut state, &seen);
@@ -136,7 +140,7 @@ impl Fs {
             state.charged = Some(charged_as(&seen));
         }
         self.accounting.expect_less(node, &mut state, &seen);
-        recount.visit(seen.ino, state.charged, charged_as(&seen));
+        recount.visit(&node.inode_id(), state.charged, charged_as(&seen));
         Ok(())
     }
 }
