@@ -119,7 +119,7 @@ fn simfs_names_what_is_wrong() {
         ("check 102", 8, "vzquota init 102"),
         ("check 101 102", 2, "102"),
         ("upgrade", 2, "--all"),
-        ("upgrade 101", 1, "not supported"),
+        ("upgrade 101", 1, "not mounted"),
     ];
     let host = Host::new();
     host.init();

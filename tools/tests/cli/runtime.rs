@@ -85,6 +85,12 @@ fn bad_input_ends_with_the_code_of_the_table_and_changes_nothing() {
         ("mount 101", 43, "private area"),
         ("destroy 101", 43, "private area"),
         ("set 101", 20, "--help"),
+        (
+            "create 101 --ostemplate tiny --ipadd 192.0.2.1",
+            20,
+            "--ipadd: not supported",
+        ),
+        ("set 101 --netif_add eth0 --save", 20, "ip link set"),
         ("set 101 --cpus 1 --save", 43, "private area"),
         ("status web", 21, "'web'"),
         ("--runtime podman start 101", 20, "podman"),
