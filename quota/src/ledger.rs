@@ -78,7 +78,8 @@ struct Books {
     debts: BTreeMap<Subject, Move>,
     /// A commit failed, so the store may have settings that are not in force.
     unsure: bool,
-    /// Accounts that came without a record, or lost what was worth storing: to be let go.
+    /// Accounts that came without a record, or lost what was worth storing: to be let go by the next commit. Not before: an
+    /// order may have brought them in to change them.
     visitors: Vec<Subject>,
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use quota::store::memory::MemoryStore;
 use quota::{
     Bytes, Change, Charged, Engine, Environment, InodeId, Inodes, Limit, Limits, LimitsChange,
-    Owner, QuotaType, Setup, Uid, Usage, VeId,
+    Owner, QuotaType, Setup, Tally, Uid, Usage, VeId,
 };
 
 const IDS: u32 = 100_000;
@@ -44,6 +44,23 @@ fn assert_all_are_found(engine: &Engine) {
         }
         assert_eq!(engine.next_account(kind, from).unwrap(), None);
     }
+}
+
+/// A recount that finds owners of whom nothing was known brings them all in before it is written.
+#[test]
+fn a_recount_finds_any_number_of_new_ids() {
+    let store = Arc::new(MemoryStore::new());
+    let setup = Setup::new(VeId::new(1), "/private");
+    let engine = Engine::create(store.clone(), Environment::default(), setup).unwrap();
+    let mut counted = Tally::default();
+    for id in 0..20_000 {
+        counted.add(Owner::new(id, id), Usage::inode(Bytes::new(u64::from(id))));
+    }
+    assert!(engine.replace_usage(&counted).unwrap().is_yes());
+    assert_eq!(engine.tally().unwrap().differences(&counted), []);
+    drop(engine);
+    let engine = Engine::open(store, Environment::default()).unwrap();
+    assert_eq!(engine.tally().unwrap().differences(&counted), []);
 }
 
 // S29: the number of users and groups is not limited.

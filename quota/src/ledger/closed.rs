@@ -17,9 +17,6 @@ use super::entry::{Entry, Generation};
 use super::lane::Lane;
 use super::{Books, Ledger, Levels, MutexGuard, rules_of, unavailable};
 
-/// Accounts without a record above which those of no use are let go before the next commit.
-const VISITORS: usize = 1024;
-
 /// A ledger on which nobody else is working.
 #[derive(Debug)]
 pub(crate) struct Closed<'a> {
@@ -76,7 +73,7 @@ impl<'a> Closed<'a> {
             let enforced = self.is_enforced(subject);
             let _entry = self.ledger.roster.insert(Entry::new(&dquot, enforced));
             if !is_worth_storing(record) {
-                self.expect_to_leave(subject);
+                self.books.visitors.push(subject);
             }
         }
         if let Some(debt) = self.books.debts.remove(&subject) {
@@ -182,17 +179,6 @@ impl<'a> Closed<'a> {
             Some(entry) => Some(work(entry)),
             None => self.ledger.roster.get(subject).map(|entry| work(&entry)),
         }
-    }
-
-    /// Notes an account that is likely to be of no use soon. The list is kept short.
-    fn expect_to_leave(&mut self, subject: Subject) {
-        if self.books.visitors.len() >= VISITORS {
-            let roster = &self.ledger.roster;
-            self.books
-                .visitors
-                .retain(|subject| !roster.forget_unused(*subject) && roster.has_unused(*subject));
-        }
-        self.books.visitors.push(subject);
     }
 
     fn is_limited(&self, subject: Subject, levels: Levels) -> bool {
