@@ -179,6 +179,56 @@ fn lxc() {
     assert_limited(&ve, &on_a_host(&ve, &script).ok());
 }
 
+/// The blocks of README.md that need no installation, as they stand, below a prefix.
+#[test]
+fn the_readme_can_be_followed() {
+    if !require::programs(&["crun"]) {
+        return;
+    }
+    let Some(ve) = Spec::default().bare() else {
+        return;
+    };
+    let template = ve.prefix().join("vz/template/cache/debian-12-minbase");
+    std::fs::create_dir_all(&template).expect("template");
+    // What 'vzpkg cache' would download again.
+    if !rootfs::unpack_with_quota_tools_into(&template) {
+        return;
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = std::fs::read_to_string(file).expect("README.md");
+    let blocks = text.split("```sh readme\n").skip(1);
+    let lines: Vec<String> = blocks
+        .flat_map(|block| block.split("```").next().unwrap_or("").lines())
+        .filter(|line| !line.starts_with("vzpkg cache"))
+        .map(|line| line.replace("/vz/", &format!("{}/vz/", ve.prefix().display())))
+        .collect();
+    assert!(lines.len() > 15, "{lines:?}");
+    for line in &lines {
+        let mut command = Command::new("timeout");
+        let bin = program("simfs");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .args(["--kill-after=5", "100", "bash", "-ec", line])
+            .env(
+                "PATH",
+                format!("{}:{path}", bin.parent().expect("directory").display()),
+            )
+            .env("SIMFS_PREFIX", ve.prefix())
+            .env("LC_ALL", "C");
+        let shown = finish(&mut command).ok();
+        if line.contains("repquota") {
+            assert!(shown.stdout.contains("2.0G"), "{shown:?}");
+            let line = shown.stdout.lines().find(|line| line.starts_with("games "));
+            let words: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+            assert_eq!(
+                words.get(3..5),
+                Some(&["102400", "112640"][..]),
+                "{shown:?}"
+            );
+        }
+    }
+}
+
 /// A block that no test names would be a recipe that nobody has tried.
 #[test]
 fn every_recipe_is_tried() {
