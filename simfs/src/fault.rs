@@ -67,6 +67,8 @@ mod armed {
 
     /// Ends the process if this point is armed and due.
     pub fn point(name: &str) {
+        #[cfg(test)]
+        super::stop::check(name);
         let Some(armed) = ARMED.get().filter(|armed| armed.name == name) else {
             return;
         };
@@ -104,6 +106,41 @@ mod armed {
 
 #[cfg(debug_assertions)]
 pub use armed::{arm, point};
+#[cfg(test)]
+pub(crate) use stop::stop_at;
+
+/// For tests within one process: a point that unwinds instead of killing.
+#[cfg(test)]
+mod stop {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    thread_local! {
+        static POINT: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    struct Stopped;
+
+    /// Runs `act` to its end, or to the point; `None` where it came by there.
+    pub(crate) fn stop_at<T>(point: &'static str, act: impl FnOnce() -> T) -> Option<T> {
+        assert!(super::POINTS.contains(&point), "{point}");
+        POINT.set(Some(point));
+        let result = catch_unwind(AssertUnwindSafe(act));
+        POINT.set(None);
+        match result {
+            Ok(done) => Some(done),
+            Err(cause) if cause.is::<Stopped>() => None,
+            Err(cause) => resume_unwind(cause),
+        }
+    }
+
+    pub(super) fn check(name: &str) {
+        if POINT.get() == Some(name) {
+            POINT.set(None);
+            resume_unwind(Box::new(Stopped));
+        }
+    }
+}
 
 /// Nothing, in a release build.
 #[cfg(not(debug_assertions))]

@@ -7,14 +7,22 @@
 //! What is not here: permission checks. The kernel makes them (`default_permissions`), with the attributes that these
 //! operations report.
 
+pub mod adopt;
+pub mod again;
 pub mod attr;
+pub mod backing;
 pub mod data;
 pub mod dir;
 pub mod ioctl;
 pub mod namespace;
+mod pin;
 pub mod policy;
+#[cfg(test)]
+mod random;
 pub mod recount;
 pub mod resume;
+#[cfg(test)]
+mod testbed;
 pub mod xattr;
 
 use std::ffi::OsStr;
@@ -30,8 +38,10 @@ use crate::descriptors::Descriptors;
 use crate::error::{FsError, FsResult};
 use crate::handle::{Handles, OpenDir, OpenFile};
 use crate::host_faults::HostFaults;
+use crate::keeper::Depository;
 use crate::node::{Found, Node, NodeId, Nodes};
 use crate::private::PrivateArea;
+use crate::shared::{Flight, Shared};
 use crate::sys::creds::Identity;
 use crate::sys::file;
 use crate::sys::handle::KernelHandle;
@@ -61,6 +71,18 @@ pub struct Fs {
     passthrough: AtomicBool,
     faults: HostFaults,
     descriptors: Descriptors,
+    /// What a successor needs.
+    shared: Arc<Shared>,
+    depository: Arc<dyn Depository>,
+}
+
+/// A request: who asks, and the note of it for a successor.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Who asks.
+    pub caller: Caller,
+    /// The note.
+    pub flight: &'a Flight<'a>,
 }
 
 /// An inode and what it looked like when it was found.
@@ -73,22 +95,27 @@ pub struct Entry {
 }
 
 impl Fs {
-    /// Puts a private area into service.
+    /// Puts a private area into service. `nodes` use the same memory; descriptors that must outlive the daemon go to the
+    /// depository.
     pub fn new(
         area: Arc<PrivateArea>,
         nodes: Arc<Nodes>,
         accounting: Accounting,
         settings: Settings,
+        shared: Arc<Shared>,
+        depository: Arc<dyn Depository>,
     ) -> Self {
         Self {
             area,
             nodes,
-            files: Handles::default(),
-            dirs: Handles::default(),
+            files: Handles::new(shared.clone()),
+            dirs: Handles::new(shared.clone()),
             accounting,
             passthrough: AtomicBool::new(settings.passthrough),
             faults: HostFaults::default(),
             descriptors: Descriptors::new(settings.open_files),
+            shared,
+            depository,
         }
     }
 
@@ -107,6 +134,11 @@ impl Fs {
         if self.faults.note(error) {
             self.accounting.hurry();
         }
+    }
+
+    /// What a successor needs.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The inodes that the kernel knows.

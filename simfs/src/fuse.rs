@@ -203,14 +203,18 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = match self.turn(req, opcode::LOOKUP, parent) {
+        let turn = match self.turn(req, opcode::LOOKUP, parent) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
-        match self.fs.lookup(Place {
-            parent: node(parent),
-            name,
-        }) {
+        let call = self.fs.call(turn.caller(), turn.flight());
+        match self.fs.lookup(
+            call,
+            Place {
+                parent: node(parent),
+                name,
+            },
+        ) {
             Err(FsError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Entry number 0: the kernel remembers that there is no such name.
                 reply.entry(&FOREVER, &convert::absent(), Generation(0));
@@ -307,15 +311,13 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let place = Place {
             parent: node(parent),
             name,
         };
         let device = dev_from_kernel(rdev);
-        self.made(
-            || self.fs.mknod(turn.caller(), place, mode, umask, device),
-            reply,
-        );
+        self.made(|| self.fs.mknod(call, place, mode, umask, device), reply);
     }
 
     fn mkdir(
@@ -331,37 +333,46 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let place = Place {
             parent: node(parent),
             name,
         };
-        self.made(|| self.fs.mkdir(turn.caller(), place, mode, umask), reply);
+        self.made(|| self.fs.mkdir(call, place, mode, umask), reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = match self.turn(req, opcode::UNLINK, parent) {
+        let turn = match self.turn(req, opcode::UNLINK, parent) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         self.done(
-            self.fs.unlink(Place {
-                parent: node(parent),
-                name,
-            }),
+            self.fs.unlink(
+                call,
+                Place {
+                    parent: node(parent),
+                    name,
+                },
+            ),
             reply,
         );
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = match self.turn(req, opcode::RMDIR, parent) {
+        let turn = match self.turn(req, opcode::RMDIR, parent) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         self.done(
-            self.fs.rmdir(Place {
-                parent: node(parent),
-                name,
-            }),
+            self.fs.rmdir(
+                call,
+                Place {
+                    parent: node(parent),
+                    name,
+                },
+            ),
             reply,
         );
     }
@@ -378,14 +389,12 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let place = Place {
             parent: node(parent),
             name: link_name,
         };
-        self.made(
-            || self.fs.symlink(turn.caller(), place, target.as_os_str()),
-            reply,
-        );
+        self.made(|| self.fs.symlink(call, place, target.as_os_str()), reply);
     }
 
     fn rename(
@@ -402,6 +411,7 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let from = Place {
             parent: node(parent),
             name,
@@ -413,7 +423,7 @@ impl Filesystem for Adapter {
         let flags = crate::sys::file::RenameFlags::from_bits_retain(flags.bits());
         let result = Self::prepare_worker()
             .map_err(FsError::from)
-            .and_then(|()| self.fs.rename(turn.caller(), from, to, flags));
+            .and_then(|()| self.fs.rename(call, from, to, flags));
         self.done(result, reply);
     }
 
@@ -429,11 +439,12 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let place = Place {
             parent: node(newparent),
             name: newname,
         };
-        self.reply_entry(self.fs.link(turn.caller(), node(ino), place), reply);
+        self.reply_entry(self.fs.link(call, node(ino), place), reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -441,8 +452,9 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let make: &mut BackingMaker<'_> = &mut |fd| self.register(fd);
-        let result = self.fs.open(turn.caller(), node(ino), flags.0, make);
+        let result = self.fs.open(call, node(ino), flags.0, make);
         match result {
             Ok((id, opened)) => {
                 let (fh, flags) = (FileHandle(id.get()), open_flags(&opened));
@@ -469,6 +481,7 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         if let Err(error) = Self::prepare_worker() {
             return reply.error(self.errno(&error.into()));
         }
@@ -477,9 +490,7 @@ impl Filesystem for Adapter {
             name,
         };
         let make: &mut BackingMaker<'_> = &mut |fd| self.register(fd);
-        let result = self
-            .fs
-            .create(turn.caller(), place, mode, umask, flags, make);
+        let result = self.fs.create(call, place, mode, umask, flags, make);
         match result {
             Ok((entry, id, opened)) => {
                 let attr = attributes(entry.node.id().get(), &entry.stat);
@@ -587,11 +598,12 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _turn = match self.turn(req, opcode::OPENDIR, ino) {
+        let turn = match self.turn(req, opcode::OPENDIR, ino) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
-        match self.fs.opendir(node(ino)) {
+        let call = self.fs.call(turn.caller(), turn.flight());
+        match self.fs.opendir(call, node(ino)) {
             Ok(id) => {
                 let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
                 reply.opened(FileHandle(id.get()), flags);
@@ -719,12 +731,9 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        self.done(
-            self.fs
-                .setxattr(turn.caller(), node(ino), name, value, flags),
-            reply,
-        );
+        self.done(self.fs.setxattr(call, node(ino), name, value, flags), reply);
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -746,11 +755,12 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = match self.turn(req, opcode::REMOVEXATTR, ino) {
+        let turn = match self.turn(req, opcode::REMOVEXATTR, ino) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
-        self.done(self.fs.removexattr(node(ino), name), reply);
+        let call = self.fs.call(turn.caller(), turn.flight());
+        self.done(self.fs.removexattr(call, node(ino), name), reply);
     }
 
     fn ioctl(

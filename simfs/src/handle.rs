@@ -1,19 +1,21 @@
 //! Open files and directories by the number that the kernel was given.
 //!
 //! Numbers count up and are never reused while the mount lives, so a late request names nothing else. A file that is
-//! read by passthrough needs no descriptor here; one is opened on first use.
+//! read by passthrough needs no descriptor here; one is opened on first use. Of each there is a record in
+//! [`crate::shared`], from which a successor opens it again.
 
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
-use crate::fs::policy::Access;
-use crate::node::Node;
+use crate::fs::policy::{Access, IoMode};
+use crate::node::{Node, NodeId};
+use crate::shared::{Found, Place, Shared};
 use crate::sys::dirent::DirStream;
 
 /// Number by which the kernel names an open file or directory.
@@ -47,10 +49,26 @@ pub struct OpenFile {
     pub access: Access,
     /// Whether its writes pass the kernel's cache by.
     pub direct: bool,
-    /// Whether a mapping of it stores into the backing file unseen.
-    pub maps_backing: bool,
+    /// Whether the kernel reads from the backing file by itself.
+    pub passthrough: bool,
     /// Opened on first use.
     pub fd: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl OpenFile {
+    /// Whether a mapping of it stores into the backing file unseen.
+    pub fn maps_backing(&self) -> bool {
+        self.passthrough && self.access == Access::ReadWrite
+    }
+
+    /// How it does its I/O.
+    pub fn mode(&self) -> IoMode {
+        match (self.passthrough, self.direct) {
+            (true, _) => IoMode::Passthrough,
+            (false, true) => IoMode::Direct,
+            (false, false) => IoMode::Cached,
+        }
+    }
 }
 
 /// An open directory: one stream of the backing directory.
@@ -62,28 +80,139 @@ pub struct OpenDir {
     pub stream: Option<Mutex<DirStream>>,
 }
 
-/// All that the guest has open, of one kind.
-#[derive(Debug)]
-pub struct Handles<T> {
-    next: AtomicU64,
-    table: DashMap<HandleId, Arc<T>>,
+/// What a successor must know of an open file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// A file.
+    File {
+        /// What for.
+        access: Access,
+        /// Whether its writes pass the kernel's cache by.
+        direct: bool,
+        /// Whether the kernel reads from the backing file by itself.
+        passthrough: bool,
+    },
+    /// A directory.
+    Dir {
+        /// Whether it was there when it was opened.
+        present: bool,
+    },
 }
 
-impl<T> Default for Handles<T> {
-    fn default() -> Self {
-        Self {
-            next: AtomicU64::new(1),
-            table: DashMap::new(),
+impl Kept {
+    const FILE: u64 = 1;
+    const DIR: u64 = 2;
+
+    fn to_word(self) -> u64 {
+        match self {
+            Self::File {
+                access,
+                direct,
+                passthrough,
+            } => {
+                let access = match access {
+                    Access::Read => 0,
+                    Access::Write => 1,
+                    Access::ReadWrite => 2,
+                };
+                Self::FILE | access << 8 | u64::from(direct) << 16 | u64::from(passthrough) << 17
+            }
+            Self::Dir { present } => Self::DIR | u64::from(present) << 8,
+        }
+    }
+
+    fn from_word(word: u64) -> Option<Self> {
+        let bit = |bit: u32| word >> bit & 1 == 1;
+        let kept = match word & 0xff {
+            Self::FILE => Self::File {
+                access: match word >> 8 & 0xff {
+                    0 => Access::Read,
+                    1 => Access::Write,
+                    2 => Access::ReadWrite,
+                    _ => return None,
+                },
+                direct: bit(16),
+                passthrough: bit(17),
+            },
+            Self::DIR => Self::Dir { present: bit(8) },
+            _ => return None,
+        };
+        (kept.to_word() == word).then_some(kept)
+    }
+
+    /// Reads the record of a predecessor: number, node and the rest.
+    pub fn of(record: &Found<2>) -> Option<(HandleId, NodeId, Self)> {
+        let [node, word] = record.payload;
+        let kept = Self::from_word(word)?;
+        Some((HandleId(record.id), NodeId::new(node), kept))
+    }
+}
+
+/// What can be open.
+pub trait Open {
+    /// What is open.
+    fn node(&self) -> &Node;
+    /// What a successor must know of it.
+    fn kept(&self) -> Kept;
+}
+
+impl Open for OpenFile {
+    fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::File {
+            access: self.access,
+            direct: self.direct,
+            passthrough: self.passthrough,
         }
     }
 }
 
-impl<T> Handles<T> {
+impl Open for OpenDir {
+    fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::Dir {
+            present: self.stream.is_some(),
+        }
+    }
+}
+
+/// All that the guest has open, of one kind.
+#[derive(Debug)]
+pub struct Handles<T> {
+    shared: Arc<Shared>,
+    table: DashMap<HandleId, (Arc<T>, Place)>,
+}
+
+impl<T: Open> Handles<T> {
+    /// Nothing is open yet.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            table: DashMap::new(),
+        }
+    }
+
     /// Adds an open file; its number is new.
-    pub fn insert(&self, open: T) -> HandleId {
-        let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.table.insert(id, Arc::new(open));
-        id
+    ///
+    /// # Errors
+    /// ENOMEM where too many are open, or no memory is left.
+    pub fn insert(&self, open: T) -> io::Result<HandleId> {
+        let id = self.shared.board().next_handle();
+        let payload = [open.node().id().get(), open.kept().to_word()];
+        let place = self.shared.handles().insert(id, payload)?;
+        self.table.insert(HandleId(id), (Arc::new(open), place));
+        Ok(HandleId(id))
+    }
+
+    /// Adds one that a predecessor opened.
+    pub fn adopt(&self, id: HandleId, open: T, place: Place) {
+        self.table.insert(id, (Arc::new(open), place));
     }
 
     /// What a number stands for.
@@ -92,14 +221,20 @@ impl<T> Handles<T> {
     /// [`FsError::UnknownHandle`] for a number that is not open.
     pub fn get(&self, id: HandleId) -> FsResult<Arc<T>> {
         match self.table.get(&id) {
-            Some(open) => Ok(open.clone()),
+            Some(entry) => Ok(entry.0.clone()),
             None => Err(FsError::UnknownHandle(id)),
         }
     }
 
-    /// Takes a number out of use.
-    pub fn remove(&self, id: HandleId) -> Option<Arc<T>> {
-        self.table.remove(&id).map(|(_, open)| open)
+    /// Takes a number out of use. Its record stays until the caller has undone what the opening did, so that a successor
+    /// can do it if the caller cannot: see [`Self::forget`].
+    pub fn remove(&self, id: HandleId) -> Option<(Arc<T>, Place)> {
+        self.table.remove(&id).map(|(_, entry)| entry)
+    }
+
+    /// Removes the record of a number that is out of use.
+    pub fn forget(&self, place: Place) {
+        self.shared.handles().remove(place);
     }
 
     /// The numbers that are in use.
@@ -115,5 +250,26 @@ impl<T> Handles<T> {
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_reads_back_and_nothing_else_does() {
+        let files = [Access::Read, Access::Write, Access::ReadWrite].map(|access| Kept::File {
+            access,
+            direct: access.writes(),
+            passthrough: access == Access::ReadWrite,
+        });
+        let dirs = [Kept::Dir { present: true }, Kept::Dir { present: false }];
+        for kept in files.into_iter().chain(dirs) {
+            assert_eq!(Kept::from_word(kept.to_word()), Some(kept));
+        }
+        for word in [0, 3, 1 | 3 << 8, 1 << 18 | 1, 2 | 2 << 8, u64::MAX] {
+            assert_eq!(Kept::from_word(word), None, "{word:x}");
+        }
     }
 }

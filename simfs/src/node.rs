@@ -1,5 +1,8 @@
 //! Inodes that the kernel knows: node id <-> file underneath, with what the totals hold for each.
 //!
+//! Of each node but the root there is a record in [`crate::shared`]; it has the lookups. A successor process finds the
+//! records dormant and makes the node when the kernel first names it ([`Nodes::get`]).
+//!
 //! A node id is the inode number underneath (the root's is 1), so that it means the same to a successor process
 //! and `st_ino` is stable over remounts. A file is reached by its kernel file handle; descriptors are a bounded cache
 //! above that, so that millions of known inodes need no descriptors.
@@ -13,12 +16,13 @@
 //! 4. An inode without a name is kept by a descriptor here ([`State::pin`]) as long as it is open, and no longer.
 //!
 //! Lock order: `Node::state` of two nodes is taken in the order of their ids; then the quota engine's own locks. A shard
-//! of the table or of the descriptor cache is never held while a node's state is being locked.
+//! of the table or of the descriptor cache is never held while a node's state is being locked. The records' own locks
+//! come last.
 
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -29,10 +33,12 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use quota::{Charged, InodeId, Owner, Reservation, Watch};
 
 use crate::error::{FsError, FsResult};
-use crate::fs::policy::{BackingToken, OpenState};
+use crate::fs::backing::Backing;
+use crate::fs::policy::OpenState;
 use crate::private::PrivateArea;
+use crate::shared::{Deposit, NodeRecord, NodeRecords, Shared, Slot};
 use crate::sys::handle::KernelHandle;
-use crate::sys::stat::{FileKind, Stat};
+use crate::sys::stat::{FileKind, Stat, stat_fd};
 
 /// Number by which the kernel names an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +87,8 @@ pub struct State {
     pub open: Option<Box<OpenState>>,
     /// Keeps an inode without a name in being while it is open.
     pub pin: Option<Arc<OwnedFd>>,
+    /// The keeper's descriptor of the same, for a successor.
+    pub deposit: Option<Deposit>,
     /// Space promised for metadata that the backing file system has not allocated yet.
     pub promised: Option<Box<Reservation>>,
     /// Bytes written since the allocation was last known to be final.
@@ -100,7 +108,8 @@ pub struct Node {
     handle: Option<KernelHandle>,
     /// Holds the inode where the backing file system has no file handles.
     held: Option<Arc<OwnedFd>>,
-    lookups: AtomicU64,
+    /// Its record; the root has none.
+    slot: Option<Slot>,
     /// Bytes from the start of the file that are known to be allocated and written.
     dense_to: AtomicU64,
     /// Shared by writes that rely on `dense_to`; taken alone by whoever lowered it, to wait for them. No lock is taken
@@ -114,7 +123,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(id: NodeId, found: Found) -> Self {
+    fn new(id: NodeId, found: Found, slot: Option<Slot>) -> Self {
         let Found { stat, handle, held } = found;
         let charged = Charged {
             owner: stat.owner(),
@@ -126,7 +135,7 @@ impl Node {
             kind: stat.kind(),
             handle,
             held,
-            lookups: AtomicU64::new(0),
+            slot,
             dense_to: AtomicU64::new(0),
             dense_writers: RwLock::new(()),
             cache_valid: AtomicBool::new(false),
@@ -136,6 +145,7 @@ impl Node {
                 presence: Presence::Linked,
                 open: None,
                 pin: None,
+                deposit: None,
                 promised: None,
                 unsettled: 0,
                 queued: false,
@@ -144,9 +154,26 @@ impl Node {
         }
     }
 
+    /// One that the kernel still names although it is gone: of its attributes only the kind and the mode are known.
+    fn gone(id: NodeId, record: &NodeRecord, slot: Option<Slot>) -> Self {
+        let stat = Stat::of_gone(id.get(), record.mode.into());
+        let node = Self::new(id, record.found(stat), slot);
+        {
+            let mut state = node.state();
+            state.charged = None;
+            state.presence = Presence::Gone(Box::new(stat));
+        }
+        node
+    }
+
     /// The kernel's number.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// The private area's number for this node.
+    pub fn ino(&self) -> u64 {
+        self.ino
     }
 
     /// Whether the private area knows this node by that number.
@@ -322,15 +349,22 @@ pub struct Nodes {
     root: Arc<Node>,
     table: DashMap<NodeId, Arc<Node>>,
     /// Backing ids of files that nobody has open, least recently used first out; a leaf lock.
-    backings: Mutex<LruCache<NodeId, Arc<dyn BackingToken>>>,
+    backings: Mutex<LruCache<NodeId, Arc<Backing>>>,
     /// O_PATH descriptors, least recently used first out; a leaf lock.
     descriptors: Vec<Mutex<LruCache<NodeId, Arc<OwnedFd>>>>,
+    shared: Arc<Shared>,
 }
 
 impl Nodes {
-    /// The table with the root in it; at most `descriptors` are kept open for known inodes.
-    pub fn new(area: Arc<PrivateArea>, root: Found, descriptors: usize) -> Self {
-        let root = Arc::new(Node::new(NodeId::ROOT, root));
+    /// The table with the root in it; at most `descriptors` are kept open for known inodes. What a predecessor left in the
+    /// shared memory is known, too.
+    pub fn new(
+        area: Arc<PrivateArea>,
+        root: Found,
+        descriptors: usize,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let root = Arc::new(Node::new(NodeId::ROOT, root, None));
         let shard = NonZeroUsize::new(descriptors / FD_SHARDS).unwrap_or(NonZeroUsize::MIN);
         let shards = (0..FD_SHARDS)
             .map(|_| Mutex::new(LruCache::unbounded()))
@@ -348,7 +382,16 @@ impl Nodes {
             table,
             backings,
             descriptors: shards,
+            shared,
         }
+    }
+
+    fn records(&self) -> &NodeRecords {
+        self.shared.nodes()
+    }
+
+    fn lookups(&self, node: &Node) -> Option<&AtomicU64> {
+        node.slot.map(|slot| self.records().lookups(slot))
     }
 
     /// The root of the mount.
@@ -356,25 +399,66 @@ impl Nodes {
         &self.root
     }
 
-    /// How many inodes are known.
+    /// How many inodes are known; after a takeover, of those that were looked at so far.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.records().dormant_count()
     }
 
     /// Whether none but the root is known.
     pub fn is_empty(&self) -> bool {
-        self.table.len() <= 1
+        self.len() <= 1
     }
 
     /// The node with this id.
     ///
     /// # Errors
-    /// [`FsError::UnknownNode`] where the kernel names one that was never handed out.
+    /// [`FsError::UnknownNode`] where the kernel names one that was never handed out; the backing file system's own.
     pub fn get(&self, id: NodeId) -> FsResult<Arc<Node>> {
         match self.table.get(&id) {
             Some(node) => Ok(node.clone()),
-            None => Err(FsError::UnknownNode(id)),
+            None => self.wake(id),
         }
+    }
+
+    /// Makes the node of a record that a predecessor left.
+    fn wake(&self, id: NodeId) -> FsResult<Arc<Node>> {
+        let unknown = FsError::UnknownNode(id);
+        let Some(record) = self.records().dormant(id) else {
+            // Another thread may have been faster.
+            return self.table.get(&id).map(|node| node.clone()).ok_or(unknown);
+        };
+        let seen = self.reopen(&record)?;
+        match self.table.entry(id) {
+            Entry::Occupied(entry) => Ok(entry.get().clone()),
+            Entry::Vacant(_) if self.records().dormant(id) != Some(record) => Err(unknown),
+            Entry::Vacant(entry) => {
+                let slot = Some(self.records().claim(&record)?);
+                let node = match seen {
+                    Some(stat) => Node::new(id, record.found(stat), slot),
+                    None => Node::gone(id, &record, slot),
+                };
+                Ok(entry.insert(Arc::new(node)).clone())
+            }
+        }
+    }
+
+    /// Looks at the file of a record; `None` where it is gone.
+    fn reopen(&self, record: &NodeRecord) -> io::Result<Option<Stat>> {
+        let Some(handle) = &record.handle else {
+            return Ok(None);
+        };
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let fd = match self.area.open_handle(handle, flags) {
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(None),
+            other => other?,
+        };
+        let stat = stat_fd(fd.as_fd())?;
+        self.area.refuse_foreign(&stat)?;
+        let is_same = self.id_of(&stat) == record.id && stat.kind() == record.kind();
+        if is_same {
+            self.shard(record.id).lock().put(record.id, Arc::new(fd));
+        }
+        Ok(is_same.then_some(stat))
     }
 
     /// The id under which an inode is known: its number, unless it is the root.
@@ -387,59 +471,99 @@ impl Nodes {
     }
 
     /// The node for an inode that was found, without counting a lookup.
-    pub fn intern(&self, found: Found) -> Arc<Node> {
+    ///
+    /// # Errors
+    /// Where no memory is left for its record.
+    pub fn intern(&self, found: Found) -> io::Result<Arc<Node>> {
         let id = self.id_of(&found.stat);
         if id == NodeId::ROOT {
-            return self.root.clone();
+            return Ok(self.root.clone());
         }
         match self.table.entry(id) {
             Entry::Occupied(mut entry) => {
                 if is_same(entry.get(), &found) {
-                    return entry.get().clone();
+                    return Ok(entry.get().clone());
                 }
-                let node = Arc::new(Node::new(id, found));
-                let owed = entry.get().lookups.load(Ordering::Acquire);
-                node.lookups.store(owed, Ordering::Release);
+                let record = NodeRecord::of(id, &found);
+                let slot = match entry.get().slot {
+                    Some(slot) => self.records().replace(slot, &record)?,
+                    None => self.records().claim(&record)?,
+                };
+                let node = Arc::new(Node::new(id, found, Some(slot)));
                 let before = entry.insert(node.clone());
                 self.drop_descriptor(&before);
-                node
+                Ok(node)
             }
-            Entry::Vacant(entry) => entry.insert(Arc::new(Node::new(id, found))).clone(),
+            Entry::Vacant(entry) => {
+                let slot = self.records().claim(&NodeRecord::of(id, &found))?;
+                let node = Arc::new(Node::new(id, found, Some(slot)));
+                Ok(entry.insert(node).clone())
+            }
         }
     }
 
     /// The node for an inode that is being handed to the kernel: one more lookup.
-    pub fn look_up(&self, found: Found) -> Arc<Node> {
+    ///
+    /// # Errors
+    /// As [`Self::intern`].
+    pub fn look_up(&self, found: Found) -> io::Result<Arc<Node>> {
         loop {
             let node = self.intern(Found {
                 stat: found.stat,
                 handle: found.handle,
                 held: found.held.clone(),
-            });
+            })?;
             // Counted under the shard's lock, so that a FORGET cannot remove the entry in between.
             if let Some(entry) = self.table.get(&node.id)
                 && Arc::ptr_eq(entry.value(), &node)
             {
-                node.lookups.fetch_add(1, Ordering::AcqRel);
-                return node;
+                if let Some(lookups) = self.lookups(&node) {
+                    lookups.fetch_add(1, Ordering::AcqRel);
+                }
+                return Ok(node);
             }
         }
     }
 
-    /// The kernel drops `count` lookups. The entry goes with the last, unless `keep` says that it is still needed.
+    /// The kernel drops `count` lookups. The entry goes with the last, unless it is still needed.
     pub fn forget(&self, id: NodeId, count: u64) {
         if id == NodeId::ROOT {
             return;
         }
+        let mut is_known = false;
         let gone = self.table.remove_if(&id, |_, node| {
-            let before = node.lookups.load(Ordering::Acquire);
-            let after = before.saturating_sub(count);
-            node.lookups.store(after, Ordering::Release);
+            is_known = true;
+            let Some(lookups) = self.lookups(node) else {
+                return false;
+            };
+            let after = lookups.load(Ordering::Acquire).saturating_sub(count);
+            lookups.store(after, Ordering::Release);
             after == 0 && !is_needed(node)
         });
-        if let Some((_, node)) = gone {
-            self.drop_descriptor(&node);
+        match gone {
+            Some((_, node)) => self.discard(&node),
+            // It was being made into a node just now: once more.
+            None if !is_known
+                && !self.records().forget_dormant(id, count)
+                && self.table.contains_key(&id) =>
+            {
+                self.forget(id, count);
+            }
+            None => {}
         }
+    }
+
+    /// What is left to do for a node that is in the table no more.
+    fn discard(&self, node: &Node) {
+        self.drop_descriptor(node);
+        if let Some(slot) = node.slot {
+            self.records().release(slot, node.id);
+        }
+    }
+
+    /// Looks at what is left of a predecessor's records, in steps; `between` says whether to go on.
+    pub fn index_rest(&self, between: &mut dyn FnMut() -> bool) {
+        self.records().index_all(between);
     }
 
     /// Removes a node that nobody needs any more.
@@ -449,11 +573,37 @@ impl Nodes {
         }
         let unused = |_: &NodeId, known: &Arc<Node>| {
             std::ptr::eq(Arc::as_ptr(known), node)
-                && known.lookups.load(Ordering::Acquire) == 0
+                && self
+                    .lookups(known)
+                    .is_some_and(|lookups| lookups.load(Ordering::Acquire) == 0)
                 && !is_needed(known)
         };
         if self.table.remove_if(&node.id, unused).is_some() {
-            self.drop_descriptor(node);
+            self.discard(node);
+        }
+    }
+
+    /// Leaves the kernel's backing files open, as a process does that is killed.
+    #[cfg(test)]
+    pub(crate) fn leak_backings(&self) {
+        while let Some((_, idle)) = self.backings.lock().pop_lru() {
+            std::mem::forget(idle);
+        }
+        for node in self.snapshot() {
+            if let Some(open) = &mut node.state().open {
+                std::mem::forget(open.backing.take());
+            }
+        }
+    }
+
+    /// Lookups that the kernel holds on a node, awake or not.
+    #[cfg(test)]
+    pub(crate) fn lookups_of(&self, id: NodeId) -> u64 {
+        match self.table.get(&id) {
+            Some(node) => self
+                .lookups(&node)
+                .map_or(0, |lookups| lookups.load(Ordering::Acquire)),
+            None => self.records().dormant_lookups(id),
         }
     }
 
@@ -486,14 +636,14 @@ impl Nodes {
     }
 
     /// Keeps the backing id of a file that nobody has open any more.
-    pub fn keep_backing(&self, node: &Node, token: Arc<dyn BackingToken>) {
+    pub fn keep_backing(&self, node: &Node, token: Arc<Backing>) {
         let evicted = self.backings.lock().push(node.id, token);
         // Closing is a system call: not under the lock.
         drop(evicted);
     }
 
     /// The backing id of a file that is being opened again.
-    pub fn take_backing(&self, node: &Node) -> Option<Arc<dyn BackingToken>> {
+    pub fn take_backing(&self, node: &Node) -> Option<Arc<Backing>> {
         self.backings.lock().pop(&node.id)
     }
 
@@ -549,7 +699,7 @@ mod tests {
             handle: None,
             held: None,
         };
-        Node::new(NodeId::new(stat.ino), found)
+        Node::new(NodeId::new(stat.ino), found, None)
     }
 
     /// S7: space may be taken from a file only when nobody writes into it any more without asking the accounts.

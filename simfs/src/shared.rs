@@ -21,6 +21,7 @@ mod cell;
 mod earlier;
 pub mod flights;
 mod header;
+mod hold;
 mod layout;
 mod nodes;
 mod suspects;
@@ -36,14 +37,16 @@ pub use cell::{Cell, CellName};
 pub use earlier::{Description, Earlier};
 pub use flights::{Flight, Flights};
 pub use header::{Refused, Shape};
+pub use hold::{Deposit, Hold};
 pub use nodes::{NodeRecord, NodeRecords, Slot};
 pub use suspects::{Death, Deaths, Suspects};
 pub use table::{Found, Place, Table};
 
+use crate::node::NodeId;
 use crate::sys::shared_map::SharedMap;
 use board::Grown;
 
-/// Descriptors and backing files by number: id is [`Hold::id`], payload the node and [`HoldKind`].
+/// Descriptors and backing files by number; see [`Hold`].
 pub type Holds = Table<2>;
 /// Open files and directories: id is the handle, payload the node and its flags.
 pub type HandleRecords = Table<2>;
@@ -193,6 +196,15 @@ impl Shared {
         &self.nodes
     }
 
+    /// Notes that something is held by number for a node.
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    pub fn hold(&self, hold: Hold, node: NodeId) -> io::Result<Place> {
+        let (id, kind) = hold.to_words();
+        self.holds.insert(id, [node.get(), kind])
+    }
+
     /// Descriptors and backing files by number.
     pub fn holds(&self) -> &Holds {
         &self.holds
@@ -211,35 +223,6 @@ impl Shared {
     /// quotactl calls under way.
     pub fn notifications(&self) -> &Notifications {
         &self.notifications
-    }
-}
-
-/// Something that is held by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// The keeper's descriptor of an inode without a name.
-    Pin(u32),
-    /// The kernel's number of a backing file.
-    Backing(u32),
-}
-
-impl Hold {
-    /// The id and the second payload word of its record.
-    pub fn to_words(self) -> (u64, u64) {
-        match self {
-            Self::Pin(number) => (u64::from(number) + 1, 1),
-            Self::Backing(number) => (u64::from(number) + 1, 2),
-        }
-    }
-
-    /// Reads [`Self::to_words`].
-    pub fn from_words(id: u64, kind: u64) -> Option<Self> {
-        let number = u32::try_from(id.checked_sub(1)?).ok()?;
-        match kind {
-            1 => Some(Self::Pin(number)),
-            2 => Some(Self::Backing(number)),
-            _ => None,
-        }
     }
 }
 
@@ -263,8 +246,7 @@ mod tests {
         let shared = Shared::create(SHAPE).unwrap();
         let first = shared.board().next_handle();
         shared.handles().insert(first, [2, 3]).unwrap();
-        let (id, kind) = Hold::Pin(7).to_words();
-        shared.holds().insert(id, [9, kind]).unwrap();
+        shared.hold(Hold::Pin(7), NodeId::new(9)).unwrap();
         shared.listeners().insert(1, [1, 1]).unwrap();
         shared.notifications().insert(1, [1; 14]).unwrap();
         assert!(shared.cell(CellName::Config).write(b"{}"));
@@ -275,10 +257,7 @@ mod tests {
         assert_eq!((found.handles.len(), found.holds.len()), (1, 1));
         assert_eq!((found.listeners.len(), found.notifications.len()), (1, 1));
         let hold = found.holds.first().unwrap();
-        assert_eq!(
-            Hold::from_words(hold.id, hold.payload[1]),
-            Some(Hold::Pin(7))
-        );
+        assert_eq!(Hold::of(hold), Some((Hold::Pin(7), NodeId::new(9))));
         assert_eq!(
             next.cell(CellName::Config).read().as_deref(),
             Some(&b"{}"[..])

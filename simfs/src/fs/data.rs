@@ -11,10 +11,12 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use quota::{Usage, Want};
 
-use super::Fs;
+use super::backing::Backing;
 use super::policy::{Access, BackingToken, Decision, IoMode, OpenState, decide};
+use super::{Call, Fs};
 use crate::accounting::{Caller, DataRange, Holes};
 use crate::error::{FsError, FsResult};
+use crate::fault;
 use crate::handle::{HandleId, OpenFile};
 use crate::node::{Node, NodeId, Presence, State};
 use crate::sys::file::{self, FallocateMode};
@@ -25,7 +27,7 @@ pub type BackingMaker<'a> = dyn FnMut(BorrowedFd<'_>) -> io::Result<Arc<dyn Back
 
 /// Flags of open(2) that the daemon's own descriptor gets too, beside the access mode. O_APPEND and O_DIRECT it must not have:
 /// the kernel says where each write goes, a guest can change both later, and requests lie at any address.
-const KEPT_OPEN_FLAGS: i32 = libc::O_NOATIME;
+pub(super) const KEPT_OPEN_FLAGS: i32 = libc::O_NOATIME;
 
 /// The flags with which the daemon makes a file that a guest creates with these.
 pub(super) fn own_flags(flags: i32) -> i32 {
@@ -67,11 +69,12 @@ impl Fs {
     /// ESTALE for a file that is gone; EDQUOT where holes of a mapping would have to be promised and do not fit.
     pub fn open(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         id: NodeId,
         flags: i32,
         backing: &mut BackingMaker<'_>,
     ) -> FsResult<(HandleId, Opened)> {
+        let caller = call.caller;
         let node = self.nodes.get(id)?;
         let access = Access::from_flags(flags);
         let mut state = node.state();
@@ -82,7 +85,7 @@ impl Fs {
             && flags & libc::O_TRUNC == 0
             && let Some(opened) = self.open_again(&node, &mut state)
         {
-            let handle = self.insert_file(&node, access, None, &opened);
+            let handle = self.insert_file(call, &node, &mut state, (access, None), &opened)?;
             return Ok((handle, opened));
         }
         self.check_descriptors()?;
@@ -114,13 +117,14 @@ impl Fs {
             }
             None => None,
         };
-        let handle = self.insert_file(&node, access, fd, &opened);
+        let handle = self.insert_file(call, &node, &mut state, (access, fd), &opened)?;
         Ok((handle, opened))
     }
 
     /// The handle of a file that was just created.
     pub(super) fn open_new(
         &self,
+        call: Call<'_>,
         node: &Arc<Node>,
         flags: i32,
         fd: Option<OwnedFd>,
@@ -136,27 +140,41 @@ impl Fs {
             pid: 0,
         };
         let opened = self.admit(nobody, node, &mut state, access, &seen, &fd, backing)?;
-        let handle = self.insert_file(node, access, Some(Arc::new(fd)), &opened);
+        let fd = Some(Arc::new(fd));
+        let handle = self.insert_file(call, node, &mut state, (access, fd), &opened)?;
         Ok((handle, opened))
     }
 
+    /// Gives a handle that was counted in its number; where there is none left it is counted out again.
     fn insert_file(
         &self,
+        call: Call<'_>,
         node: &Arc<Node>,
-        access: Access,
-        fd: Option<Arc<OwnedFd>>,
+        state: &mut State,
+        (access, fd): (Access, Option<Arc<OwnedFd>>),
         opened: &Opened,
-    ) -> HandleId {
+    ) -> FsResult<HandleId> {
         if let Some(fd) = &fd {
             self.descriptors.note(fd);
         }
-        self.files.insert(OpenFile {
+        let file = OpenFile {
             node: node.clone(),
             access,
             direct: opened.direct,
-            maps_backing: opened.backing.is_some() && access == Access::ReadWrite,
+            passthrough: opened.backing.is_some(),
             fd: Mutex::new(fd),
-        })
+        };
+        match self.files.insert(file) {
+            Ok(handle) => {
+                call.flight.hand_out_handle(handle);
+                fault::point("handed-out");
+                Ok(handle)
+            }
+            Err(error) => {
+                self.dismiss(node, state, access, opened.backing.is_some());
+                Err(error.into())
+            }
+        }
     }
 
     /// A read-only open of a file whose backing id is still at hand takes no system call. Files that were written since
@@ -211,7 +229,9 @@ impl Fs {
         );
         let mut token = state.open.as_ref().and_then(|open| open.backing.clone());
         if decision.passthrough && token.is_none() {
-            match backing(path.as_fd()) {
+            let made =
+                backing(path.as_fd()).and_then(|made| Backing::keep(&self.shared, node.id(), made));
+            match made {
                 Ok(made) => token = Some(made),
                 // Only a first handle gets here, so the inode is free to take the other mode.
                 Err(_) => decision = decide(present, access, has_holes, false),
@@ -273,7 +293,7 @@ impl Fs {
         state.release_watch();
     }
 
-    fn promise_holes(
+    pub(super) fn promise_holes(
         &self,
         caller: Caller,
         node: &Node,
@@ -568,7 +588,7 @@ impl Fs {
     /// # Errors
     /// [`FsError::UnknownHandle`] for a handle that is not open.
     pub fn release(&self, handle: HandleId) -> FsResult<()> {
-        let open = self
+        let (open, place) = self
             .files
             .remove(handle)
             .ok_or(FsError::UnknownHandle(handle))?;
@@ -578,9 +598,8 @@ impl Fs {
             let fd = open.fd.lock().take();
             if open.access.writes()
                 && state.is_linked()
-                && let Some(fd) = &fd
+                && let Some(seen) = fd.as_ref().and_then(|fd| stat_fd(fd.as_fd()).ok())
             {
-                let seen = stat_fd(fd.as_fd())?;
                 self.accounting.record(&node, &mut state, &seen);
                 let growth = self.accounting.growth();
                 if growth.has_tail(seen.size, seen.blocks.bytes()) {
@@ -588,13 +607,14 @@ impl Fs {
                 }
             }
             drop(fd);
-            if open.maps_backing {
+            if open.maps_backing() {
                 // What was stored through the mapping may still be allocated.
                 self.accounting.late().push(&node, &mut state);
             }
-            self.dismiss(&node, &mut state, open.access, open.maps_backing);
+            self.dismiss(&node, &mut state, open.access, open.maps_backing());
             self.finish_unlinked(&node, &mut state);
         }
+        self.files.forget(place);
         self.nodes.tidy(&node);
         Ok(())
     }
@@ -612,12 +632,16 @@ impl Fs {
         self.accounting.record_gone(node, state);
         state.release_watch();
         self.accounting.note_unlinked_open(false);
+        if let Some(deposit) = state.deposit.take() {
+            self.withdraw(deposit);
+        }
     }
 }
 
-fn opened_as(decision: Decision, token: Option<Arc<dyn BackingToken>>, keep_cache: bool) -> Opened {
+fn opened_as(decision: Decision, backing: Option<Arc<Backing>>, keep_cache: bool) -> Opened {
+    let backing = backing.filter(|_| decision.passthrough);
     Opened {
-        backing: token.filter(|_| decision.passthrough),
+        backing: backing.and_then(|backing| backing.token()),
         direct: decision.direct,
         keep_cache,
     }

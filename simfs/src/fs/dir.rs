@@ -11,8 +11,9 @@ use crate::sys::stat::FileKind;
 use parking_lot::Mutex;
 
 use super::policy::{Access, IoMode, OpenState};
-use super::{Entry, Fs};
+use super::{Call, Entry, Fs};
 use crate::error::{FsError, FsResult};
+use crate::fault;
 use crate::handle::{HandleId, OpenDir};
 use crate::node::{NodeId, Presence};
 use crate::sys::{dirent, file};
@@ -35,13 +36,13 @@ impl Fs {
     ///
     /// # Errors
     /// ESTALE for an unknown inode; EMFILE and the like.
-    pub fn opendir(&self, id: NodeId) -> FsResult<HandleId> {
+    pub fn opendir(&self, call: Call<'_>, id: NodeId) -> FsResult<HandleId> {
         let node = self.nodes.get(id)?;
         let mut state = node.state();
         if matches!(state.presence, Presence::Gone(_)) {
             // Somebody stands in a directory that was removed: there is nothing in it.
             drop(state);
-            return Ok(self.dirs.insert(OpenDir { node, stream: None }));
+            return self.insert_dir(call, OpenDir { node, stream: None });
         }
         self.check_descriptors()?;
         let path = match &state.pin {
@@ -55,11 +56,19 @@ impl Fs {
             .open
             .get_or_insert_with(|| Box::new(OpenState::new(IoMode::Cached)));
         counts.handles = counts.handles.saturating_add(1);
-        drop(state);
-        Ok(self.dirs.insert(OpenDir {
-            node,
+        let dir = OpenDir {
+            node: node.clone(),
             stream: Some(Mutex::new(stream)),
-        }))
+        };
+        self.insert_dir(call, dir)
+            .inspect_err(|_| self.dismiss(&node, &mut state, Access::Read, false))
+    }
+
+    fn insert_dir(&self, call: Call<'_>, dir: OpenDir) -> FsResult<HandleId> {
+        let handle = self.dirs.insert(dir)?;
+        call.flight.hand_out_handle(handle);
+        fault::point("handed-out");
+        Ok(handle)
     }
 
     /// Lists entries from a position until `add` says that the buffer is full.
@@ -120,7 +129,8 @@ impl Fs {
                 Some(fd) if !dots => self.find(fd.as_fd(), listed.name).ok(),
                 _ => None,
             };
-            let entry = found.map(|found| self.entry(found));
+            // What is handed out here is not noted one by one: a daemon that dies now leaks at most one buffer's lookups.
+            let entry = found.and_then(|found| self.entry(found).ok());
             let full = add(listed, entry.as_ref());
             if full && let Some(entry) = &entry {
                 self.nodes.forget(entry.node.id(), 1);
@@ -144,7 +154,7 @@ impl Fs {
     /// # Errors
     /// [`FsError::UnknownHandle`] for a handle that is not open.
     pub fn releasedir(&self, handle: HandleId) -> FsResult<()> {
-        let open = self
+        let (open, place) = self
             .dirs
             .remove(handle)
             .ok_or(FsError::UnknownHandle(handle))?;
@@ -157,6 +167,7 @@ impl Fs {
             self.dismiss(&node, &mut state, Access::Read, false);
             self.finish_unlinked(&node, &mut state);
         }
+        self.dirs.forget(place);
         self.nodes.tidy(&node);
         Ok(())
     }

@@ -2,6 +2,8 @@
 //!
 //! The kernel holds the directory's inode lock over each request that changes names in it, and the victim's over
 //! unlink and rename. The states of all nodes whose usage changes are locked from the promise to the settlement.
+//! Before its system call each of these says what it is about to do, so that a successor can tell whether it was done:
+//! see [`super::again`].
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,16 +13,20 @@ use std::sync::Arc;
 
 use quota::{Bytes, Change, Owner, Reservation, Usage, Want, Watch};
 
-use super::{Entry, Fs};
+use super::{Call, Entry, Fs};
 use crate::accounting::{Caller, Wants, change, charged_as};
 use crate::error::{FsError, FsResult};
+use crate::fault;
 use crate::handle::HandleId;
 use crate::node::{Found, Locked, Node, NodeId, Presence, State};
+use crate::shared::flights::Step;
 use crate::sys::file::{self, RenameFlags};
 use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
 use crate::sys::xattr;
 
+use super::again::{removed_before, renamed_before};
 use super::data::{BackingMaker, Opened, own_flags};
+use super::pin::Pin;
 
 /// A name in a directory.
 #[derive(Clone, Copy, Debug)]
@@ -44,21 +50,30 @@ impl Fs {
     ///
     /// # Errors
     /// ENOENT and the like from the backing file system.
-    pub fn lookup(&self, place: Place<'_>) -> FsResult<Entry> {
+    pub fn lookup(&self, call: Call<'_>, place: Place<'_>) -> FsResult<Entry> {
         let parent = self.nodes.get(place.parent)?;
         if place.name == "." || (place.name == ".." && parent.id() == NodeId::ROOT) {
             let found = self.identify(self.nodes.descriptor(&parent)?.as_fd())?;
-            return Ok(self.entry(found));
+            return Ok(self.answer(call, found)?);
         }
         let dir = self.nodes.descriptor(&parent)?;
         let found = self.find(dir.as_fd(), place.name)?;
-        Ok(self.entry(found))
+        Ok(self.answer(call, found)?)
     }
 
-    pub(super) fn entry(&self, found: Found) -> Entry {
+    /// Counts a lookup for the kernel.
+    pub(super) fn entry(&self, found: Found) -> io::Result<Entry> {
         let stat = found.stat;
-        let node = self.nodes.look_up(found);
-        Entry { node, stat }
+        let node = self.nodes.look_up(found)?;
+        Ok(Entry { node, stat })
+    }
+
+    /// Counts the lookup of this call's answer, and notes that it did.
+    pub(super) fn answer(&self, call: Call<'_>, found: Found) -> io::Result<Entry> {
+        let entry = self.entry(found)?;
+        call.flight.hand_out_node(entry.node.id());
+        fault::point("counted");
+        Ok(entry)
     }
 
     /// Creates and opens a file.
@@ -67,7 +82,7 @@ impl Fs {
     /// EDQUOT by the account that is full; the backing file system's own.
     pub fn create(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         place: Place<'_>,
         mode: u32,
         umask: u32,
@@ -79,11 +94,20 @@ impl Fs {
             kind: FileKind::File,
             target: 0,
         };
-        let (entry, fd) = self.add_inode(caller, place, umask, new, |dir| {
-            let fd = file::create_at(dir, place.name, own_flags(flags), mode)?;
-            Ok(Some(fd))
-        })?;
-        let (handle, opened) = self.open_new(&entry.node, flags, fd, backing)?;
+        let (entry, fd) = match self.made_before(call, place)? {
+            Some(entry) => {
+                let path = self.nodes.descriptor(&entry.node)?;
+                let fd = file::reopen(&path, own_flags(flags))?;
+                (entry, Some(fd))
+            }
+            None => self.add_inode(call, place, umask, new, |dir| {
+                let fd = file::create_at(dir, place.name, own_flags(flags), mode)?;
+                Ok(Some(fd))
+            })?,
+        };
+        let (handle, opened) = self
+            .open_new(call, &entry.node, flags, fd, backing)
+            .inspect_err(|_| self.nodes.forget(entry.node.id(), 1))?;
         Ok((entry, handle, opened))
     }
 
@@ -93,7 +117,7 @@ impl Fs {
     /// As [`Self::create`].
     pub fn mkdir(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         place: Place<'_>,
         mode: u32,
         umask: u32,
@@ -102,7 +126,7 @@ impl Fs {
             kind: FileKind::Directory,
             target: 0,
         };
-        let (entry, _) = self.add_inode(caller, place, umask, new, |dir| {
+        let (entry, _) = self.make(call, place, umask, new, |dir| {
             file::mkdir_at(dir, place.name, mode).map(|()| None)
         })?;
         Ok(entry)
@@ -114,7 +138,7 @@ impl Fs {
     /// As [`Self::create`].
     pub fn mknod(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         place: Place<'_>,
         mode: u32,
         umask: u32,
@@ -124,7 +148,7 @@ impl Fs {
             kind: FileKind::from_mode(mode),
             target: 0,
         };
-        let (entry, _) = self.add_inode(caller, place, umask, new, |dir| {
+        let (entry, _) = self.make(call, place, umask, new, |dir| {
             file::mknod_at(dir, place.name, mode, device).map(|()| None)
         })?;
         Ok(entry)
@@ -134,13 +158,13 @@ impl Fs {
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub fn symlink(&self, caller: Caller, place: Place<'_>, target: &OsStr) -> FsResult<Entry> {
+    pub fn symlink(&self, call: Call<'_>, place: Place<'_>, target: &OsStr) -> FsResult<Entry> {
         let length = u64::try_from(target.len()).map_err(|_| FsError::Invalid)?;
         let new = NewInode {
             kind: FileKind::Symlink,
             target: length,
         };
-        let (entry, _) = self.add_inode(caller, place, 0, new, |dir| {
+        let (entry, _) = self.make(call, place, 0, new, |dir| {
             file::symlink_at(target, dir, place.name).map(|()| None)
         })?;
         Ok(entry)
@@ -150,14 +174,21 @@ impl Fs {
     ///
     /// # Errors
     /// EDQUOT where the directory would have to grow and may not; the backing file system's own.
-    pub fn link(&self, caller: Caller, id: NodeId, place: Place<'_>) -> FsResult<Entry> {
+    pub fn link(&self, call: Call<'_>, id: NodeId, place: Place<'_>) -> FsResult<Entry> {
+        if let Some(entry) = self.made_before(call, place)? {
+            return Ok(entry);
+        }
         let node = self.nodes.get(id)?;
         let parent = self.nodes.get(place.parent)?;
         let dir = self.nodes.descriptor(&parent)?;
         let source = self.nodes.descriptor(&node)?;
         let mut state = parent.state();
-        let promise = self.promise_name(caller, &parent, &state, &dir, place.name, None)?;
+        let promise = self.promise_name(call.caller, &parent, &state, &dir, place.name, None)?;
+        if !file::exists_at(&dir, place.name) {
+            self.describe(call, Step::Link, place, node.ino());
+        }
         let linked = file::link_fd(&source, &dir, place.name);
+        fault::point("made");
         self.settle_parent(&parent, &mut state, &dir, promise)?;
         drop(state);
         linked?;
@@ -165,48 +196,67 @@ impl Fs {
         let stat = stat_fd(source.as_fd())?;
         let handle = node.handle().cloned();
         let held = handle.is_none().then_some(source);
-        Ok(self.entry(Found { stat, handle, held }))
+        Ok(self.answer(call, Found { stat, handle, held })?)
     }
 
     /// Removes the name of a file that is no directory.
     ///
     /// # Errors
     /// The backing file system's own.
-    pub fn unlink(&self, place: Place<'_>) -> FsResult<()> {
-        self.remove(place, false)
+    pub fn unlink(&self, call: Call<'_>, place: Place<'_>) -> FsResult<()> {
+        self.remove(call, place, false)
     }
 
     /// Removes an empty directory.
     ///
     /// # Errors
     /// The backing file system's own.
-    pub fn rmdir(&self, place: Place<'_>) -> FsResult<()> {
-        self.remove(place, true)
+    pub fn rmdir(&self, call: Call<'_>, place: Place<'_>) -> FsResult<()> {
+        self.remove(call, place, true)
     }
 
-    fn remove(&self, place: Place<'_>, directory: bool) -> FsResult<()> {
+    fn remove(&self, call: Call<'_>, place: Place<'_>, directory: bool) -> FsResult<()> {
         let parent = self.nodes.get(place.parent)?;
         let dir = self.nodes.descriptor(&parent)?;
-        let found = self.find(dir.as_fd(), place.name)?;
+        let found = match self.find(dir.as_fd(), place.name) {
+            Err(error) if removed_before(call, place, &error) => return Ok(()),
+            other => other?,
+        };
         let stat = found.stat;
-        let victim = self.nodes.intern(found);
-        {
-            let mut locked = Locked::new([Some(&parent), Some(&victim)]);
-            let _watched = [
-                self.accounting.watch(&parent, locked.of(&parent)),
-                self.accounting.watch(&victim, locked.of(&victim)),
-            ];
-            let last = directory || stat.nlink <= 1;
-            let pin = last
-                .then(|| self.pin_if_open(&victim, locked.of(&victim)))
-                .transpose()?;
-            file::unlink_at(&dir, place.name, directory)?;
-            if last {
-                self.last_name_gone(&victim, locked.of(&victim), &stat, pin.flatten());
-            }
-            self.refresh_parent(&parent, locked.of(&parent), &dir);
-        }
+        let victim = self.nodes.intern(found)?;
+        let removed = self.remove_found(call, place, directory, (&parent, &dir), (&victim, &stat));
         self.nodes.tidy(&victim);
+        removed
+    }
+
+    fn remove_found(
+        &self,
+        call: Call<'_>,
+        place: Place<'_>,
+        directory: bool,
+        (parent, dir): (&Node, &OwnedFd),
+        (victim, stat): (&Node, &Stat),
+    ) -> FsResult<()> {
+        let mut locked = Locked::new([Some(parent), Some(victim)]);
+        let _watched = [
+            self.accounting.watch(parent, locked.of(parent)),
+            self.accounting.watch(victim, locked.of(victim)),
+        ];
+        let last = directory || stat.nlink <= 1;
+        let pin = last
+            .then(|| self.pin_if_open(victim, locked.of(victim)))
+            .transpose()?
+            .flatten();
+        self.describe(call, Step::Remove, place, stat.ino);
+        if let Err(error) = file::unlink_at(dir, place.name, directory) {
+            self.unpin(pin);
+            return Err(error.into());
+        }
+        fault::point("removed");
+        if last {
+            self.last_name_gone(victim, locked.of(victim), stat, pin);
+        }
+        self.refresh_parent(parent, locked.of(parent), dir);
         Ok(())
     }
 
@@ -216,7 +266,7 @@ impl Fs {
     /// EDQUOT where the target directory would have to grow and may not; the backing file system's own.
     pub fn rename(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         from: Place<'_>,
         to: Place<'_>,
         flags: RenameFlags,
@@ -225,58 +275,82 @@ impl Fs {
         let new_parent = self.nodes.get(to.parent)?;
         let old_dir = self.nodes.descriptor(&old_parent)?;
         let new_dir = self.nodes.descriptor(&new_parent)?;
+        if renamed_before(call, (from, &old_dir), (to, &new_dir)) {
+            return Ok(());
+        }
         let source = stat_at(old_dir.as_fd(), from.name)?;
         let victim = self.victim_of_rename(&new_dir, to.name, &source, flags)?;
-        let _source = self.watch_source(&old_dir, from.name, flags)?;
-        {
-            let victim_node = victim.as_ref().map(|(node, _)| &**node);
-            let mut locked = Locked::new([Some(&*old_parent), Some(&*new_parent), victim_node]);
-            let _watched: smallvec::SmallVec<[_; 3]> =
-                [Some(&*old_parent), Some(&*new_parent), victim_node]
-                    .into_iter()
-                    .flatten()
-                    .map(|node| self.accounting.watch(node, locked.of(node)))
-                    .collect();
-            let pin = match &victim {
-                Some((node, _)) => self.pin_if_open(node, locked.of(node))?,
-                None => None,
-            };
-            let mut promise =
-                self.promise_rename(caller, (&new_parent, &new_dir), to.name, &mut locked, flags)?;
-            if flags.contains(RenameFlags::WHITEOUT) {
-                promise.intend(&old_parent.inode_id(), from.name.as_bytes());
-            }
-            // Only the whiteout is made, and must not be made for somebody whom the request does not name.
-            let is_needed = flags.contains(RenameFlags::WHITEOUT) || caller.is_named();
-            let identity = is_needed.then(|| Self::identity(caller, 0)).transpose()?;
-            let renamed = file::rename_at(&old_dir, from.name, &new_dir, to.name, flags);
-            drop(identity);
-            if renamed.is_ok()
-                && let Some((node, stat)) = &victim
-            {
-                self.last_name_gone(node, locked.of(node), stat, pin);
-            }
-            let whiteout = if renamed.is_ok() && flags.contains(RenameFlags::WHITEOUT) {
-                Some(self.find(old_dir.as_fd(), from.name)?)
-            } else {
-                None
-            };
-            self.settle_rename(
-                promise,
-                &mut locked,
-                whiteout,
-                &[(&old_parent, &old_dir), (&new_parent, &new_dir)],
-            )?;
-            renamed?;
+        let renamed = self.rename_over(
+            call,
+            (from, &old_parent, &old_dir),
+            (to, &new_parent, &new_dir),
+            (source.ino, victim.as_ref()),
+            flags,
+        );
+        if let Some((node, _)) = victim {
+            self.nodes.tidy(&node);
         }
+        renamed?;
         self.follow(&new_dir, to.name)?;
         if flags.contains(RenameFlags::EXCHANGE) {
             self.follow(&old_dir, from.name)?;
         }
-        if let Some((node, _)) = victim {
-            self.nodes.tidy(&node);
-        }
         Ok(())
+    }
+
+    fn rename_over(
+        &self,
+        call: Call<'_>,
+        (from, old_parent, old_dir): (Place<'_>, &Arc<Node>, &OwnedFd),
+        (to, new_parent, new_dir): (Place<'_>, &Arc<Node>, &OwnedFd),
+        (source, victim): (u64, Option<&(Arc<Node>, Stat)>),
+        flags: RenameFlags,
+    ) -> FsResult<()> {
+        let _source = self.watch_source(old_dir, from.name, flags)?;
+        let victim_node = victim.map(|(node, _)| &**node);
+        let mut locked = Locked::new([Some(&**old_parent), Some(&**new_parent), victim_node]);
+        let _watched: smallvec::SmallVec<[_; 3]> =
+            [Some(&**old_parent), Some(&**new_parent), victim_node]
+                .into_iter()
+                .flatten()
+                .map(|node| self.accounting.watch(node, locked.of(node)))
+                .collect();
+        let mut promise = self.promise_rename(
+            call.caller,
+            (new_parent, new_dir),
+            to.name,
+            &mut locked,
+            flags,
+        )?;
+        let pin = match victim {
+            Some((node, _)) => self.pin_if_open(node, locked.of(node))?,
+            None => None,
+        };
+        if flags.contains(RenameFlags::WHITEOUT) {
+            promise.intend(&old_parent.inode_id(), from.name.as_bytes());
+        }
+        self.describe_rename(call, (from, source), to, flags);
+        let renamed = Self::identity(call.caller, 0)
+            .and_then(|_identity| file::rename_at(old_dir, from.name, new_dir, to.name, flags));
+        fault::point("renamed");
+        match victim {
+            Some((node, stat)) if renamed.is_ok() => {
+                self.last_name_gone(node, locked.of(node), stat, pin);
+            }
+            _ => self.unpin(pin),
+        }
+        let whiteout = if renamed.is_ok() && flags.contains(RenameFlags::WHITEOUT) {
+            Some(self.find(old_dir.as_fd(), from.name)?)
+        } else {
+            None
+        };
+        self.settle_rename(
+            promise,
+            &mut locked,
+            whiteout,
+            &[(old_parent, old_dir), (new_parent, new_dir)],
+        )?;
+        Ok(renamed?)
     }
 
     /// Where a rename leaves a new inode under the old name, the journal must know the one that is there before.
@@ -289,7 +363,7 @@ impl Fs {
         if !flags.contains(RenameFlags::WHITEOUT) {
             return Ok(None);
         }
-        let node = self.nodes.intern(self.find(dir.as_fd(), name)?);
+        let node = self.nodes.intern(self.find(dir.as_fd(), name)?)?;
         let watch = self.accounting.watch(&node, &node.state());
         self.nodes.tidy(&node);
         Ok(Some(watch))
@@ -316,7 +390,7 @@ impl Fs {
             return Ok(None);
         }
         let stat = found.stat;
-        Ok(Some((self.nodes.intern(found), stat)))
+        Ok(Some((self.nodes.intern(found)?, stat)))
     }
 
     fn promise_rename(
@@ -351,7 +425,7 @@ impl Fs {
         let mut changes: smallvec::SmallVec<[Change; 3]> = smallvec::SmallVec::new();
         if let Some(found) = whiteout {
             let after = Some(charged_as(&found.stat));
-            let node = self.nodes.intern(found);
+            let node = self.nodes.intern(found)?;
             changes.push(Change {
                 inode: node.inode_id(),
                 before: None,
@@ -367,15 +441,31 @@ impl Fs {
         Ok(())
     }
 
-    /// Creates an inode under a new name and charges it to its owner, with what the directory grew by.
-    fn add_inode(
+    /// Creates an inode, unless a dead daemon has done so for this very call.
+    fn make(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         place: Place<'_>,
         umask: u32,
         new: NewInode,
         make: impl FnOnce(&OwnedFd) -> io::Result<Option<OwnedFd>>,
     ) -> FsResult<(Entry, Option<OwnedFd>)> {
+        match self.made_before(call, place)? {
+            Some(entry) => Ok((entry, None)),
+            None => self.add_inode(call, place, umask, new, make),
+        }
+    }
+
+    /// Creates an inode under a new name and charges it to its owner, with what the directory grew by.
+    fn add_inode(
+        &self,
+        call: Call<'_>,
+        place: Place<'_>,
+        umask: u32,
+        new: NewInode,
+        make: impl FnOnce(&OwnedFd) -> io::Result<Option<OwnedFd>>,
+    ) -> FsResult<(Entry, Option<OwnedFd>)> {
+        let caller = call.caller;
         let parent = self.nodes.get(place.parent)?;
         let dir = self.nodes.descriptor(&parent)?;
         let mut state = parent.state();
@@ -383,10 +473,12 @@ impl Fs {
             self.promise_name(caller, &parent, &state, &dir, place.name, Some(new))?;
         if !file::exists_at(&dir, place.name) {
             promise.intend(&parent.inode_id(), place.name.as_bytes());
+            self.describe(call, Step::Make, place, 0);
         }
         let identity = Self::identity(caller, umask)?;
         let made = make(&dir);
         drop(identity);
+        fault::point("made");
         let fd = match made {
             Ok(fd) => fd,
             Err(error) => {
@@ -398,8 +490,12 @@ impl Fs {
             Some(fd) => self.identify(fd.as_fd()),
             None => self.find(dir.as_fd(), place.name),
         };
-        let found = match found {
-            Ok(found) => found,
+        let answered = found.and_then(|found| {
+            let after = charged_as(&found.stat);
+            Ok((self.answer(call, found)?, Some(after)))
+        });
+        let (entry, after) = match answered {
+            Ok(answered) => answered,
             Err(error) => {
                 // It was made but cannot be served (no descriptor left, say): it must not stay behind uncharged.
                 let _ = file::unlink_at(&dir, place.name, new.kind == FileKind::Directory);
@@ -407,8 +503,6 @@ impl Fs {
                 return Err(error.into());
             }
         };
-        let after = Some(charged_as(&found.stat));
-        let entry = self.entry(found);
         let seen = stat_fd(dir.as_fd())?;
         let changes = [
             change(&parent, &mut state, Some(&seen)),
@@ -495,27 +589,15 @@ impl Fs {
         }
     }
 
-    /// A descriptor that keeps an open file in being when its last name goes.
-    fn pin_if_open(&self, node: &Node, state: &State) -> io::Result<Option<Arc<OwnedFd>>> {
-        state
-            .open
-            .as_ref()
-            .map(|_| self.nodes.descriptor(node))
-            .transpose()
-    }
-
     /// The last name of an inode is gone: it stays charged while it is open, and no longer.
-    fn last_name_gone(
-        &self,
-        node: &Node,
-        state: &mut State,
-        stat: &Stat,
-        pin: Option<Arc<OwnedFd>>,
-    ) {
+    fn last_name_gone(&self, node: &Node, state: &mut State, stat: &Stat, pin: Option<Pin>) {
         self.nodes.drop_descriptor(node);
         if state.open.is_some() {
             state.presence = Presence::Unlinked;
-            state.pin = pin;
+            if let Some(pin) = pin {
+                state.pin = Some(pin.fd);
+                state.deposit = pin.deposit;
+            }
             self.accounting.keep_watch(node, state);
             self.accounting.note_unlinked_open(true);
         } else {

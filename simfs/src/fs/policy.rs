@@ -18,14 +18,19 @@ use std::sync::Arc;
 
 use quota::Reservation;
 
+use super::backing::Backing;
+
 /// What the kernel knows a backing file by; closed on drop. Made and read by the transport only.
 pub trait BackingToken: Any + Send + Sync + fmt::Debug {
     /// For the transport to recognise its own.
     fn as_any(&self) -> &dyn Any;
+
+    /// The kernel's number, for a successor.
+    fn number(&self) -> u32;
 }
 
-/// How the handles of one inode do their I/O.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the handles of one inode do their I/O. Of handles that may meet on one inode the greatest mode is the inode's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IoMode {
     /// Only writers, each request to the daemon, nothing cached.
     Direct,
@@ -139,7 +144,7 @@ pub struct OpenState {
     /// How many of them map the backing file for writing.
     pub mappers: u32,
     /// The id under which the kernel knows the backing file; the same for all handles.
-    pub backing: Option<Arc<dyn BackingToken>>,
+    pub backing: Option<Arc<Backing>>,
     /// Whether space behind the end of the file may go with the close of a writer, whenever that comes.
     pub tail: bool,
     /// Space promised for holes that a mapping may fill unseen.

@@ -74,7 +74,7 @@ impl Fs {
                 Err(error) => return Err(error.into()),
             };
             let is_dir = found.stat.is_dir();
-            let node = self.nodes.intern(found);
+            let node = self.nodes.intern(found)?;
             self.visit(&node, recount)?;
             if is_dir {
                 pending.push(node);
@@ -101,7 +101,7 @@ impl Fs {
             Err(error) => return Err(error.into()),
         };
         let is_dir = found.stat.is_dir();
-        let node = self.nodes.intern(found);
+        let node = self.nodes.intern(found)?;
         self.visit(&node, &recount)?;
         if is_dir {
             recount.moved(node);

@@ -10,11 +10,15 @@ impl Fs {
     /// the first request. What is not a file cannot change by itself, nor what was just made: that was empty.
     pub fn resume(&self, touched: Vec<(KernelHandle, Stat)>) {
         for (handle, stat) in touched {
-            let node = self.nodes.intern(Found {
+            let found = Found {
                 stat,
                 handle: Some(handle),
                 held: None,
-            });
+            };
+            let Ok(node) = self.nodes.intern(found) else {
+                // No memory for its record: what it changes by itself is seen when it is next used.
+                continue;
+            };
             let mut state = node.state();
             self.accounting.late().push(&node, &mut state);
         }

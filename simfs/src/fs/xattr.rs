@@ -10,10 +10,14 @@ use std::sync::Arc;
 use quota::{Usage, Want};
 use rustix::fs::XattrFlags;
 
-use super::Fs;
+use super::again::said_of_attribute;
+use super::namespace::Place;
+use super::{Call, Fs};
 use crate::accounting::Caller;
 use crate::error::{FsError, FsResult};
+use crate::fault;
 use crate::node::{Node, NodeId, Presence};
+use crate::shared::flights::Step;
 use crate::sys::stat::{Stat, stat_fd};
 use crate::sys::{file, xattr};
 
@@ -44,13 +48,23 @@ impl Fs {
     /// EDQUOT where it may need space that does not fit; the backing file system's own.
     pub fn setxattr(
         &self,
-        caller: Caller,
+        call: Call<'_>,
         id: NodeId,
         name: &OsStr,
         value: &[u8],
-        flags: XattrFlags,
+        mut flags: XattrFlags,
     ) -> FsResult<()> {
+        let caller = call.caller;
         let (node, fd) = self.node_and_fd(id)?;
+        if flags.contains(XattrFlags::CREATE) {
+            if said_of_attribute(call, id, name, Step::SetAttribute) {
+                // If it is there now, this very call made it.
+                flags.remove(XattrFlags::CREATE);
+            } else if xattr::get(fd.as_fd(), name, &mut []).is_err() {
+                let place = Place { parent: id, name };
+                self.describe(call, Step::SetAttribute, place, 0);
+            }
+        }
         let mut state = node.state();
         let owner = state.owner().ok_or(FsError::UnknownNode(id))?;
         let length = u64::try_from(value.len()).map_err(|_| FsError::Invalid)?;
@@ -66,6 +80,7 @@ impl Fs {
             })
         })?;
         let result = xattr::set(fd.as_fd(), name, value, flags);
+        fault::point("attribute");
         let seen = stat_fd(fd.as_fd())?;
         self.accounting.settle(&node, &mut state, promise, &seen);
         node.note_mode(&seen);
@@ -81,11 +96,20 @@ impl Fs {
     ///
     /// # Errors
     /// ENODATA and the like from the backing file system.
-    pub fn removexattr(&self, id: NodeId, name: &OsStr) -> FsResult<()> {
+    pub fn removexattr(&self, call: Call<'_>, id: NodeId, name: &OsStr) -> FsResult<()> {
         let (node, fd) = self.node_and_fd(id)?;
+        let is_present = xattr::get(fd.as_fd(), name, &mut []).is_ok();
+        if !is_present && said_of_attribute(call, id, name, Step::RemoveAttribute) {
+            return Ok(());
+        }
+        if is_present {
+            let place = Place { parent: id, name };
+            self.describe(call, Step::RemoveAttribute, place, 0);
+        }
         let mut state = node.state();
         let _watch = self.accounting.watch(&node, &state);
         let result = xattr::remove(fd.as_fd(), name);
+        fault::point("attribute");
         let seen = stat_fd(fd.as_fd())?;
         self.accounting.record(&node, &mut state, &seen);
         Ok(result?)

@@ -73,4 +73,8 @@ impl BackingToken for Backing {
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }
+
+    fn number(&self) -> u32 {
+        self.id.get()
+    }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use fuser::{Config, InitFlags, KernelConfig, Notifier, Session, SessionACL};
 
+use super::backing::Backing;
 use super::gate::Gate;
 use super::handshake::{self, Handshake};
 use super::{Adapter, INodeNo, MAX_REQUEST, Negotiation};
 use crate::fs::Fs;
+use crate::fs::policy::BackingToken;
 use crate::node::NodeId;
 use crate::shared::Shared;
 use crate::sys::cpu::CpuOf;
@@ -126,6 +128,11 @@ impl Connection {
     pub fn serve(self) -> io::Result<()> {
         self.session.run()
     }
+}
+
+/// The token of a backing file that a predecessor registered on the same connection; closes it on drop.
+pub fn backing(device: &Arc<OwnedFd>, number: u32) -> Arc<dyn BackingToken> {
+    Arc::new(Backing::adopt(device, number))
 }
 
 fn prepare(device: &OwnedFd, service: Service) -> io::Result<(Adapter, Config)> {

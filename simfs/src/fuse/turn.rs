@@ -39,10 +39,6 @@ impl Turn<'_> {
     }
 
     /// What a successor is to know of the request.
-    #[expect(
-        dead_code,
-        reason = "told by the file operations, as soon as successors find them"
-    )]
     pub(super) fn flight(&self) -> &Flight<'_> {
         &self.flight
     }

@@ -38,6 +38,4 @@ pub struct Description {
     pub new_name: OsString,
     /// Inode number under the (first) name; 0 where there was none.
     pub source: u64,
-    /// Inode number under the second name; 0 where there was none.
-    pub victim: u64,
 }

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! slot, 1 KiB: finished | unique | phase, opcode | node | uid, gid | pid | offset | size | node handed out, seal |
-//!              handle handed out, seal | description: parent, new parent, source, victim, lengths and step, seal, names
+//!              handle handed out, seal | description: parent, new parent, source, lengths and step, seal, names
 //! ```
 //! At adoption slots become *claims*, in the same layout with a stamp in the first word. A claim lasts until its request is
 //! answered, or [`CLAIMS`] newer ones came: unique numbers are never used twice, so an old claim is only room lost.
@@ -46,9 +46,8 @@ const GIVEN_HANDLE: usize = 10;
 const PARENT: usize = 16;
 const NEW_PARENT: usize = 17;
 const SOURCE: usize = 18;
-const VICTIM: usize = 19;
-const STEP: usize = 20;
-const DESCRIPTION_SEAL: usize = 21;
+const STEP: usize = 19;
+const DESCRIPTION_SEAL: usize = 20;
 const NAME: usize = 32;
 const NEW_NAME: usize = 64;
 /// Bytes of a name that fit.
@@ -105,8 +104,6 @@ pub struct Intent<'a> {
     pub to: Option<(NodeId, &'a OsStr)>,
     /// Inode number under the (first) name; 0 where there is none.
     pub source: u64,
-    /// Inode number under the second name; 0 where there is none.
-    pub victim: u64,
 }
 
 /// The slot of one thread.
@@ -322,7 +319,6 @@ impl Flight<'_> {
         self.set(PARENT, intent.parent.get());
         self.set(NEW_PARENT, new_parent.get());
         self.set(SOURCE, intent.source);
-        self.set(VICTIM, intent.victim);
         self.set(STEP, length(name) | length(new_name) << 16 | step << 32);
         map.store_bytes(self.slot + NAME, name);
         map.store_bytes(self.slot + NEW_NAME, new_name);
@@ -392,7 +388,7 @@ fn given_seal(word: usize, unique: u64, number: u64) -> u64 {
 }
 
 fn description_seal(map: &SharedMap, at: usize) -> u64 {
-    let head = [UNIQUE, PARENT, NEW_PARENT, SOURCE, VICTIM, STEP]
+    let head = [UNIQUE, PARENT, NEW_PARENT, SOURCE, STEP]
         .map(|word| map.word(at + word).load(Ordering::Relaxed));
     let mut sum = seal(KIND, &head);
     let lengths = map.word(at + STEP).load(Ordering::Relaxed);
@@ -461,7 +457,6 @@ impl Description {
             new_parent: NodeId::new(load(NEW_PARENT)),
             new_name: name(NEW_NAME, lengths >> 16 & 0xffff)?,
             source: load(SOURCE),
-            victim: load(VICTIM),
         })
     }
 }
@@ -495,7 +490,6 @@ mod tests {
             name,
             to: Some((NodeId::new(8), OsStr::new("new"))),
             source: 55,
-            victim: 66,
         }
     }
 
@@ -548,7 +542,7 @@ mod tests {
         assert_eq!((earlier.offset, earlier.size), (4096, 10));
         let description = earlier.description.clone().unwrap();
         assert_eq!(description.name, *name);
-        assert_eq!((description.source, description.victim), (55, 66));
+        assert_eq!(description.source, 55);
         assert_eq!(description.new_name, "new");
 
         let worker = flights.enlist().unwrap();
@@ -626,7 +620,6 @@ mod tests {
             PARENT,
             NEW_PARENT,
             SOURCE,
-            VICTIM,
             STEP,
             DESCRIPTION_SEAL,
             NAME,

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use quota::VeId;
 
 use super::layout::{MAGIC, TOTAL, VERSION, seal};
+use crate::private::{Backing, PrivateArea};
+use crate::sys::handle::HANDLE_MAX;
 use crate::sys::shared_map::SharedMap;
 
 /// What the records are made for.
@@ -37,6 +39,22 @@ pub enum Refused {
     /// Its header is damaged.
     #[error("the header of the saved state is damaged")]
     Damaged,
+}
+
+impl Shape {
+    /// For a VE with this private area: with room for the handles that its file system makes.
+    ///
+    /// # Source
+    /// Linux: fs/ext4/namei.c and fs/exportfs (8 or 12 bytes), fs/xfs/xfs_export.c (at most 20), fs/btrfs/export.h (20),
+    /// mm/shmem.c (12).
+    pub fn for_area(ve: VeId, area: &PrivateArea) -> Self {
+        let handle_bytes = match area.backing() {
+            Backing::Ext4 | Backing::Tmpfs => 16,
+            Backing::Xfs | Backing::Btrfs => 24,
+            Backing::Overlay | Backing::Other(_) => HANDLE_MAX,
+        };
+        Self { ve, handle_bytes }
+    }
 }
 
 const WORDS: usize = 5;
@@ -76,7 +94,7 @@ pub(super) fn read(map: &SharedMap) -> Result<Shape, Refused> {
 
 pub(super) fn is_possible(shape: Shape) -> bool {
     let bytes = shape.handle_bytes;
-    bytes > 0 && bytes.is_multiple_of(8) && bytes <= crate::sys::handle::HANDLE_MAX
+    bytes > 0 && bytes.is_multiple_of(8) && bytes <= HANDLE_MAX
 }
 
 fn words_of(shape: Shape) -> [u64; WORDS] {

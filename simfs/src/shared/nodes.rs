@@ -28,9 +28,10 @@ use parking_lot::Mutex;
 use super::board::{Board, Grown};
 use super::header::Shape;
 use super::layout::{CHUNKS, DIRECTORY, NODES, PAGE, open_number, seal, sealed_number};
-use crate::node::NodeId;
+use crate::node::{Found, NodeId};
 use crate::sys::handle::{HANDLE_MAX, KernelHandle};
 use crate::sys::shared_map::SharedMap;
+use crate::sys::stat::{FileKind, Stat};
 
 /// Shards; each has one chunk at least once it has a node, so few of them.
 const SHARDS: usize = 64;
@@ -53,6 +54,32 @@ pub struct NodeRecord {
     pub handle: Option<KernelHandle>,
     /// Kind of file and permissions when it was first seen; the kind does not change.
     pub mode: u16,
+}
+
+impl NodeRecord {
+    /// What is to be kept of an inode.
+    pub fn of(id: NodeId, found: &Found) -> Self {
+        Self {
+            id,
+            handle: found.handle,
+            // The kind and the permissions: never more than 16 bits.
+            mode: u16::try_from(found.stat.mode & 0xffff).unwrap_or(0),
+        }
+    }
+
+    /// The inode, seen again.
+    pub fn found(&self, stat: Stat) -> Found {
+        Found {
+            stat,
+            handle: self.handle,
+            held: None,
+        }
+    }
+
+    /// Its kind of file.
+    pub fn kind(&self) -> FileKind {
+        FileKind::from_mode(self.mode.into())
+    }
 }
 
 /// All of them.
@@ -171,6 +198,15 @@ impl NodeRecords {
         self.index(&mut shard);
         let slot = *shard.dormant.get(&id.get())?;
         self.read(slot)
+    }
+
+    /// Lookups of a dormant record.
+    #[cfg(test)]
+    pub(crate) fn dormant_lookups(&self, id: NodeId) -> u64 {
+        let mut shard = self.shard(id).lock();
+        self.index(&mut shard);
+        let slot = shard.dormant.get(&id.get()).copied();
+        slot.map_or(0, |slot| self.lookups(slot).load(Ordering::Acquire))
     }
 
     /// The kernel drops lookups of a node; where its record is dormant it is enough to change that. Says whether it was.

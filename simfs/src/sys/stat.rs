@@ -200,6 +200,28 @@ impl Stat {
         Usage::inode(self.blocks.bytes())
     }
 
+    /// An inode of which nothing is left but its number, kind and permissions.
+    pub fn of_gone(ino: u64, mode: u32) -> Self {
+        Self {
+            ino,
+            dev: 0,
+            mount: 0,
+            mode,
+            nlink: 0,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: Sectors::ZERO,
+            blksize: 4096,
+            atime: FileTime::default(),
+            mtime: FileTime::default(),
+            ctime: FileTime::default(),
+            btime: None,
+            attributes: 0,
+        }
+    }
+
     /// The same inode after its last name is gone.
     pub fn without_names(self) -> Self {
         Self { nlink: 0, ..self }

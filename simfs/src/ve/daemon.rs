@@ -22,6 +22,8 @@ use crate::accounting::Accounting;
 use crate::accounting::growth::Growth;
 use crate::confine;
 use crate::control::{self, Server};
+use crate::fault;
+use crate::fs::adopt::Pins;
 use crate::fs::{Fs, Settings};
 use crate::fuse::Negotiation;
 use crate::fuse::gate::Gate;
@@ -33,7 +35,7 @@ use crate::notify::Manager;
 use crate::private::PrivateArea;
 use crate::privileges::Privileges;
 use crate::quotactl::{self, Kept, Left, QuotactlConfig, QuotactlService};
-use crate::shared::{Deposited, Shape, Shared};
+use crate::shared::{Deposited, Inheritance, Shape, Shared};
 use crate::sys::inherited::Inherited;
 use crate::sys::{file, fork, proc_fd, stat};
 
@@ -42,8 +44,8 @@ const WORKERS: usize = 2;
 /// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less.
 const DESCRIPTORS: usize = 4096;
 
-/// Whether daemons are followed by others: not before those find the nodes and open files of the guest.
-const SUCCESSORS: bool = false;
+/// Between two steps of looking at what a predecessor knew.
+const INDEX_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// What a daemon serves with.
 pub(super) struct Parts<'a> {
@@ -149,17 +151,12 @@ pub(super) fn lock_in(config: &Config) -> Result<Outside, StartError> {
 /// Makes the memory that outlives the daemon, and gives the keeper what belongs to it.
 fn make_memory(config: &Config, area: &PrivateArea, link: &Link) -> Result<Shared, StartError> {
     let failed = || StartError::step("the memory that outlives the daemon");
-    let handle_bytes = area
-        .root_handle()
-        .map_or(8, |handle| handle.bytes().len().next_multiple_of(8).max(32));
-    let shape = Shape {
-        ve: config.ve,
-        handle_bytes,
-    };
+    let shape = Shape::for_area(config.ve, area);
     let shared = Shared::create(shape).map_err(failed())?;
+    fault::arm(shared.board());
     saved::keep_config(&shared, config).map_err(|error| StartError::Daemon(error.to_string()))?;
     // Without file handles inodes are reached by descriptors of this process alone.
-    if !SUCCESSORS || !area.has_handles() {
+    if !area.has_handles() {
         return Ok(shared);
     }
     for (what, fd) in [
@@ -187,7 +184,7 @@ impl<'a> Body<'a> {
         Self::assemble(parts, Some(legacy))
     }
 
-    fn assemble(parts: Parts<'a>, _legacy: Option<&mut Legacy>) -> Result<Self, StartError> {
+    fn assemble(parts: Parts<'a>, mut legacy: Option<&mut Legacy>) -> Result<Self, StartError> {
         let Parts {
             config,
             area,
@@ -197,12 +194,19 @@ impl<'a> Body<'a> {
         let (run, boot) = (&config.run_dir, &outside.boot);
         let journal = recovery::Service::prepare(run, config.ve, boot, area);
         let engine = open_engine(config, area, &journal)?;
-        let recovered = begin_service(config, &engine, area, &journal)?;
+        let pins = match &mut legacy {
+            Some(legacy) => legacy.pins(area),
+            None => Pins::default(),
+        };
+        let recovered = begin_service(config, &engine, area, &journal, &pins)?;
         let housekeeper = Arc::new(Housekeeper::default());
         let privileges =
             Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
         let fs = Arc::new(assemble(&parts, &engine, &housekeeper, &privileges)?);
         fs.resume(recovered.touched);
+        if let Some(legacy) = legacy {
+            take_over(&parts, &fs, &legacy.inheritance, pins)?;
+        }
         Ok(Self {
             parts,
             fs,
@@ -420,11 +424,38 @@ fn begin_service(
     engine: &Engine,
     area: &PrivateArea,
     journal: &recovery::Service,
+    pins: &Pins,
 ) -> Result<recovery::Recovered, StartError> {
     if !config.quota {
+        // What was counted just now are names.
+        engine.record(&pins.without_names());
         return Ok(recovery::Recovered::default());
     }
-    Ok(journal.begin(engine, area)?)
+    Ok(journal.begin(engine, area, pins)?)
+}
+
+/// Opens again what the guest has open.
+fn take_over(
+    parts: &Parts<'_>,
+    fs: &Fs,
+    inheritance: &Inheritance,
+    pins: Pins,
+) -> Result<(), StartError> {
+    let device = parts
+        .device
+        .try_clone()
+        .map_err(StartError::step("device"))?;
+    let device = Arc::new(device);
+    let adopted = fs.adopt(inheritance, pins, &|number| {
+        session::backing(&device, number)
+    });
+    let ve = parts.config.ve;
+    if adopted.lost > 0 || adopted.damaged > 0 {
+        tracing::error!(%ve, ?adopted, "not all that was open can be served on");
+    } else {
+        tracing::info!(%ve, ?adopted, "open files are taken over");
+    }
+    Ok(())
 }
 
 /// A record that was made before its private area holds nothing, not even the root directory: then count what is there now.
@@ -453,7 +484,8 @@ fn assemble(
         handle: area.root_handle().copied(),
         held: Some(Arc::new(root)),
     };
-    let nodes = Arc::new(Nodes::new(area.clone(), found, descriptors));
+    let shared = parts.shared.clone();
+    let nodes = Arc::new(Nodes::new(area.clone(), found, descriptors, shared.clone()));
     let block_size = u64::from(area.statfs().map_err(failed())?.block_size);
     let growth = Growth::new(area.backing(), block_size);
     let accounting = Accounting::new(
@@ -467,7 +499,9 @@ fn assemble(
         passthrough: config.options.passthrough,
         open_files: open_files_limit(),
     };
-    Ok(Fs::new(area.clone(), nodes, accounting, settings))
+    let keeper: Arc<dyn Depository> = parts.link.clone();
+    let area = area.clone();
+    Ok(Fs::new(area, nodes, accounting, settings, shared, keeper))
 }
 
 fn start_housekeeper(
@@ -478,6 +512,11 @@ fn start_housekeeper(
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let (fs, housekeeper, service) = (fs.clone(), housekeeper.clone(), service.clone());
     let work = move || {
+        // In small steps: requests come first.
+        fs.nodes().index_rest(&mut || {
+            thread::sleep(INDEX_PAUSE);
+            true
+        });
         housekeeper.run(&mut || {
             let accounting = fs.accounting();
             let next = accounting.look_again(&mut |node| kernel.forget_attributes(node.id()));

@@ -18,6 +18,7 @@ use quota::recovery::{Look, missed};
 use quota::{Engine, EngineError, Epoch, FileJournal, NoJournal, Standing, VeId};
 
 use crate::accounting::charged_as;
+use crate::fs::adopt::Pins;
 use crate::private::PrivateArea;
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
@@ -90,7 +91,8 @@ impl Service {
         self.journal.clone()
     }
 
-    /// Corrects the totals where the last mount had no last commit, and puts the VE into service.
+    /// Corrects the totals where the last mount had no last commit, and puts the VE into service. `pins` are the inodes
+    /// that are there although they have no name.
     ///
     /// # Errors
     /// The store's.
@@ -98,6 +100,7 @@ impl Service {
         &self,
         engine: &Engine,
         area: &PrivateArea,
+        pins: &Pins,
     ) -> Result<Recovered, EngineError> {
         let ve = self.identity.ve;
         let mut recovered = Recovered::default();
@@ -108,7 +111,7 @@ impl Service {
                 recovered.is_unknown = true;
             }
             Standing::Journaled { session, epoch } => {
-                match self.read(session, epoch, engine, area) {
+                match self.read(session, epoch, engine, area, pins) {
                     Ok(touched) => recovered.touched = touched,
                     Err(cause) => {
                         tracing::warn!(%ve, cause, "the last mount ended without its last commit; recounting while the VE runs");
@@ -130,6 +133,7 @@ impl Service {
         epoch: Epoch,
         engine: &Engine,
         area: &PrivateArea,
+        pins: &Pins,
     ) -> Result<Vec<(KernelHandle, Stat)>, String> {
         let started = Instant::now();
         let path = file(&self.run_dir, session);
@@ -141,6 +145,7 @@ impl Service {
             .map_err(|error| format!("{}: {error}", path.display()))?;
         let eye = Eye {
             area,
+            pins,
             files: RefCell::default(),
         };
         let changes = missed(&image, epoch, &eye).map_err(|error| {
@@ -200,6 +205,7 @@ fn file(run_dir: &Path, session: u64) -> PathBuf {
 /// Looks at inodes of the private area for the recovery.
 struct Eye<'a> {
     area: &'a PrivateArea,
+    pins: &'a Pins,
     /// The regular files among them.
     files: RefCell<Vec<(KernelHandle, Stat)>>,
 }
@@ -231,6 +237,10 @@ fn handle_of(inode: &InodeId) -> Option<KernelHandle> {
 
 impl Look for Eye<'_> {
     fn inode(&self, inode: &InodeId) -> io::Result<Option<Charged>> {
+        if let Some(seen) = self.pins.stat_of(inode) {
+            self.keep(inode, &seen);
+            return Ok(Some(charged_as(&seen)));
+        }
         let Some(fd) = self.open(inode)? else {
             return Ok(None);
         };

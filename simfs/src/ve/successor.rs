@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use super::daemon::{Body, Parts, Sockets, lock_in};
 use super::{Config, StartError, saved};
+use crate::fault;
+use crate::fs::adopt::Pins;
 use crate::fuse::handshake::Handshake;
 use crate::fuse::opcode;
 use crate::fuse::session::Connection;
@@ -26,6 +28,16 @@ use crate::sys::inherited::Inherited;
 pub(super) struct Legacy {
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Inherited,
+}
+
+impl Legacy {
+    /// The keeper's descriptors of inodes without a name.
+    pub(super) fn pins(&mut self, area: &PrivateArea) -> Pins {
+        let descriptors = &mut self.descriptors;
+        Pins::collect(&self.inheritance, area, &mut |number| {
+            descriptors.take(number)
+        })
+    }
 }
 
 /// Why this program cannot take over.
@@ -77,6 +89,7 @@ fn take_over(
     let device = descriptors.take(arguments.device).ok_or_else(lost)?;
     let (shared, inheritance) = Shared::adopt(memory).map_err(refused)?;
     let shared = Arc::new(shared);
+    fault::arm(shared.board());
     let config = saved::config(&shared).map_err(refused)?;
     let (mount, handshake) = saved::mount(&shared).map_err(refused)?;
     let mut deposited = |what| {
