@@ -49,7 +49,8 @@ fn killed_many_times(ve: &Ve, rounds: u64) {
         assert_eq!(
             ve.status()["state"],
             "mounted",
-            "round {round}: no recount is needed"
+            "round {round}: no recount is needed:\n{}",
+            crash::log(ve)
         );
         let outcome = ve.simfs(["check", Ve::ID]);
         assert_eq!(outcome.code, 0, "round {round}: {outcome:?}");
