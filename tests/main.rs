@@ -16,6 +16,7 @@ mod container;
 mod content;
 mod control;
 mod crash;
+mod cut_off;
 mod data;
 mod differential;
 mod dir;

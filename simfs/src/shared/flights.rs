@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::earlier::{Description, Earlier};
 use super::layout::{CLAIM_LIST, CLAIMS, FLIGHTS, SLOT, WORKERS, seal};
 use crate::accounting::Caller;
+use crate::fault;
 use crate::handle::HandleId;
 use crate::node::NodeId;
 use crate::sys::shared_map::SharedMap;
@@ -367,6 +368,7 @@ impl Drop for Flight<'_> {
         if std::thread::panicking() {
             return;
         }
+        fault::point("answered");
         let map = &self.flights.map;
         map.word(self.slot + PHASE).store(IDLE, Ordering::Release);
         let finished = map.word(self.slot + FINISHED);
