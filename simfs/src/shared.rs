@@ -136,9 +136,7 @@ impl Shared {
             layout::NOTIFICATION_TABLE,
         );
         let board = Board::new(map.clone());
-        if let Some(last) = open.iter().map(|record| record.id).max() {
-            board.raise_next_handle(last);
-        }
+        board.correct_next_handle(open.iter().map(|record| record.id).max().unwrap_or(0));
         let inheritance = Inheritance {
             cut_off,
             holds: held,
@@ -169,6 +167,26 @@ impl Shared {
     /// What the records are made for.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Flips a bit of a word that is not zero; which one follows from the numbers.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, word: usize, bit: u32) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let first_pages = [
+            layout::HOLD_TABLE,
+            layout::HANDLE_TABLE,
+            layout::DIRECTORY,
+            layout::NODES,
+        ]
+        .map(|span| span.start..span.start + 64 * layout::PAGE);
+        let used: Vec<usize> = std::iter::once(0..layout::FIXED)
+            .chain(first_pages)
+            .flatten()
+            .filter(|&index| self.map.word(index).load(Relaxed) != 0)
+            .collect();
+        let index = used[word % used.len()];
+        self.map.word(index).fetch_xor(1 << (bit % 64), Relaxed);
     }
 
     /// One of the texts.

@@ -402,6 +402,32 @@ fn finish(bed: &mut Bed, model: &Model) {
     bed.assert_empty();
 }
 
+/// Everything may fail, but nothing may be wrong.
+fn use_damaged(bed: &mut Bed, model: &Model) {
+    for (handle, (File(file), id, _)) in &model.handles {
+        let mut buffer = vec![0; 4096];
+        if let Ok(length) = bed.fs.read(*handle, 0, &mut buffer) {
+            buffer.truncate(length);
+            assert_eq!(Some(buffer), model.files[*file], "{handle} of {id}");
+        }
+    }
+    // The number of an inode that is gone may be another's by now: the kernel tells them apart by generation.
+    let named = |file: &File| model.names.values().any(|other| other == file);
+    for (id, (file, _)) in model.nodes.iter().filter(|(_, (file, _))| named(file)) {
+        if let Ok(stat) = bed.fs.getattr(*id) {
+            assert_eq!(stat.is_dir(), model.files[file.0].is_none(), "{id}");
+        }
+    }
+    for (name, File(file)) in &model.names {
+        let found = bed.ask(|fs, call| fs.lookup(call, at(name))).unwrap();
+        assert_eq!(found.stat.is_dir(), model.files[*file].is_none(), "{name}");
+    }
+    let made = bed.ask(|fs, call| fs.mkdir(call, at("one more"), 0o755, 0).map(drop));
+    assert!(made.is_ok(), "{made:?}");
+    bed.ask(|fs, call| fs.rmdir(call, at("one more"))).unwrap();
+    bed.fs.nodes().index_rest(&mut || true);
+}
+
 fn cases() -> u32 {
     let asked = std::env::var("SIMFS_RANDOM_CASES").ok();
     asked.and_then(|cases| cases.parse().ok()).unwrap_or(64)
@@ -420,5 +446,27 @@ proptest! {
             compare(&bed, &model);
         }
         finish(&mut bed, &model);
+    }
+
+    /// S39: any damage to the saved state is refused, or loses what it hit; no other file is served in its place.
+    #[test]
+    fn damage_is_refused_or_harmless(
+        history in prop::collection::vec(op(), 1..40),
+        flips in prop::collection::vec((any::<usize>(), 0..64_u32), 1..4),
+    ) {
+        let mut bed = Bed::new();
+        let mut model = Model::default();
+        for op in &history {
+            step(&mut bed, &mut model, op, End::None);
+        }
+        for (word, bit) in flips {
+            bed.fs.shared().damage(word, bit);
+        }
+        if bed.try_die().is_ok() {
+            use_damaged(&mut bed, &model);
+            if bed.try_die().is_ok() {
+                use_damaged(&mut bed, &model);
+            }
+        }
     }
 }

@@ -145,12 +145,17 @@ impl Bed {
 
     /// The daemon dies, and a successor takes over.
     pub(super) fn die(&mut self) {
+        self.try_die().unwrap();
+    }
+
+    /// The same; the successor may refuse.
+    pub(super) fn try_die(&mut self) -> Result<(), crate::shared::Refused> {
         let memory = self.fs.shared().fd().try_clone_to_owned().unwrap();
         // A dead process closes nothing in the kernel. Whatever else is dropped with it touches nothing that lives on.
         self.fs.nodes().leak_backings();
         let copy = |fd: &OwnedFd| fd.try_clone().unwrap();
         let area = PrivateArea::adopt(copy(&self.area.0), copy(&self.area.1)).unwrap();
-        let (shared, inheritance) = Shared::adopt(memory).unwrap();
+        let (shared, inheritance) = Shared::adopt(memory)?;
         let world = self.world.clone();
         let pins = Pins::collect(&inheritance, &area, &mut |number| {
             let kept = world.deposits.lock();
@@ -167,6 +172,7 @@ impl Bed {
             Arc::new(Token(number, world.clone()))
         });
         self.worker = self.fs.shared().flights().enlist().unwrap();
+        Ok(())
     }
 
     /// A request of its own.
@@ -314,7 +320,7 @@ fn assemble(
     );
     let settings = Settings {
         passthrough: true,
-        open_files: 1024,
+        open_files: 20_000,
     };
     let keeper = Arc::new(Keeper(world.clone()));
     Fs::new(area, nodes, accounting, settings, shared, keeper)

@@ -94,9 +94,12 @@ impl Board {
             .wrapping_add(1)
     }
 
-    /// Numbers up to this one are in use, whatever the counter says.
-    pub(super) fn raise_next_handle(&self, used: u64) {
-        self.word(NEXT_HANDLE).fetch_max(used, Ordering::Relaxed);
+    /// Numbers up to this one are in use, whatever the counter says. One that no mount lives to reach is damage.
+    pub(super) fn correct_next_handle(&self, used: u64) {
+        let next = self.word(NEXT_HANDLE);
+        if next.fetch_max(used, Ordering::Relaxed) > u64::MAX / 2 {
+            next.store(used, Ordering::Relaxed);
+        }
     }
 
     /// How many successors were started.
