@@ -106,6 +106,15 @@ impl Dquot {
         dquot
     }
 
+    /// Whether limits, timers, refusals and reports are the same.
+    pub(crate) fn differs_in_amounts_only(&self, other: &Self) -> bool {
+        let (mine, others) = (&self.account, &other.account);
+        self.reported == other.reported
+            && mine.limits == others.limits
+            && mine.deadlines == others.deadlines
+            && mine.refused == others.refused
+    }
+
     /// What is to be stored.
     pub(crate) fn record(&self) -> AccountRecord {
         let Account {

@@ -302,10 +302,7 @@ impl Inner {
             self.load(&mut ledger, subject, now, &mut news)
                 .map_err(|_| ledger::unavailable(subject))
         });
-        let verdict = loaded.and_then(|()| ledger.check(charges, levels, now));
-        if verdict.is_ok() {
-            ledger.promise(charges, now);
-        }
+        let verdict = loaded.and_then(|()| ledger.promise(charges, levels, now));
         drop(ledger);
         self.tell(&news);
         verdict

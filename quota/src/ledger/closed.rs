@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::charges::{Charges, Move, Moves};
 use crate::dquot::{Dquot, is_worth_storing};
 use crate::error::Denied;
@@ -81,30 +83,28 @@ impl<'a> Closed<'a> {
         }
     }
 
-    /// Whether these amounts fit, on every account, in the order of checks. One that is not in memory refuses.
-    pub(crate) fn check(
-        &self,
+    /// Promises these amounts if they fit, on every account, in the order of checks. One that is not in memory refuses.
+    pub(crate) fn promise(
+        &mut self,
         charges: &Charges,
         levels: Levels,
         now: Timestamp,
     ) -> Result<(), Denied> {
+        let mut fitting: SmallVec<[Dquot; 3]> = SmallVec::new();
         for (subject, want) in charges.iter() {
             let limited = self.is_limited(subject, levels);
             let dquot = self.get(subject).ok_or_else(|| unavailable(subject))?;
             dquot.check(want, limited, now)?;
+            fitting.push(dquot);
         }
-        Ok(())
-    }
-
-    /// Promises amounts that were checked.
-    pub(crate) fn promise(&mut self, charges: &Charges, now: Timestamp) {
-        for (subject, want) in charges.iter() {
+        for ((subject, want), before) in charges.iter().zip(&fitting) {
             let rules = rules_of(&self.books.info, subject, now);
             self.with(subject, |entry| {
                 entry.note_use();
-                self.update(entry, |dquot| dquot.promise(want, rules));
+                self.replace(entry, before, |dquot| dquot.promise(want, rules));
             });
         }
+        Ok(())
     }
 
     /// Counts a refusal on the account that decided it.
@@ -140,19 +140,33 @@ impl<'a> Closed<'a> {
 
     /// Changes an account, and has it stored if its record changed.
     pub(super) fn update<T>(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Dquot) -> T) -> T {
-        let mut dquot = entry.dquot();
-        let before = dquot.record();
+        self.replace(entry, &entry.dquot(), change)
+    }
+
+    /// Changes an account that is known to be so now.
+    fn replace<T>(
+        &self,
+        entry: &Arc<Entry>,
+        before: &Dquot,
+        change: impl FnOnce(&mut Dquot) -> T,
+    ) -> T {
+        let mut dquot = *before;
         let done = change(&mut dquot);
-        if dquot.record() != before {
+        if dquot.record() != before.record() {
             self.touch(entry);
         }
-        self.put(entry, &dquot);
+        let enforced = self.is_enforced(entry.subject());
+        entry.put_amounts(&dquot, enforced);
+        if !dquot.differs_in_amounts_only(before) {
+            entry.put_rest(&dquot);
+        }
         done
     }
 
     /// Replaces an account. One that is not stored so must have been touched.
     pub(super) fn put(&self, entry: &Entry, dquot: &Dquot) {
-        entry.put(dquot, self.is_enforced(entry.subject()));
+        entry.put_amounts(dquot, self.is_enforced(entry.subject()));
+        entry.put_rest(dquot);
     }
 
     /// Has an account stored by the next commit.

@@ -74,7 +74,8 @@ impl Entry {
             recent: AtomicBool::new(true),
             side: Mutex::default(),
         };
-        entry.put(dquot, enforced);
+        entry.put_amounts(dquot, enforced);
+        entry.put_rest(dquot);
         entry
     }
 
@@ -90,9 +91,9 @@ impl Entry {
         Dquot::of_parts(account, reported)
     }
 
-    /// Replaces the account. Only in closed lanes.
-    pub(crate) fn put(&self, dquot: &Dquot, enforced: bool) {
-        let (account, reported) = dquot.parts();
+    /// Replaces amounts, and how far they may change at once. Only in closed lanes.
+    pub(crate) fn put_amounts(&self, dquot: &Dquot, enforced: bool) {
+        let account = dquot.account();
         for resource in Resource::ALL {
             self.counter(resource).put(Reading {
                 used: account.usage.get(resource),
@@ -100,6 +101,16 @@ impl Entry {
                 peak: account.peak.get(resource),
             });
         }
+        let range = dquot.free_range(enforced);
+        self.calm.store(range.is_some(), Ordering::Relaxed);
+        for (fence, bound) in self.fences.iter().zip(range.unwrap_or_default()) {
+            fence.store(bound, Ordering::Relaxed);
+        }
+    }
+
+    /// Replaces all but the amounts. Only in closed lanes.
+    pub(crate) fn put_rest(&self, dquot: &Dquot) {
+        let (account, reported) = dquot.parts();
         let rest = Rest {
             refused: account.refused,
             limits: account.limits,
@@ -109,12 +120,6 @@ impl Entry {
         let mut side = self.side.lock();
         if side.rest.as_deref() != Some(&rest) {
             side.rest = (rest != Rest::default()).then(|| Box::new(rest));
-        }
-        drop(side);
-        let range = dquot.free_range(enforced);
-        self.calm.store(range.is_some(), Ordering::Relaxed);
-        for (fence, bound) in self.fences.iter().zip(range.unwrap_or_default()) {
-            fence.store(bound, Ordering::Relaxed);
         }
     }
 
