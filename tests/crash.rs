@@ -151,7 +151,7 @@ fn journal(ve: &Ve) -> PathBuf {
     journals.next().expect("a journal")
 }
 
-// S53: the VE mounts, says why, and counts while it works.
+// S53: A journal that is damaged, cut off or foreign is named in the log and never used; the VE mounts and is recounted while it works.
 #[test]
 fn a_journal_that_cannot_be_used_costs_a_recount_while_the_ve_runs() {
     let Some(ve) = Spec::default().second_level().mount() else {
@@ -160,10 +160,15 @@ fn a_journal_that_cannot_be_used_costs_a_recount_while_the_ve_runs() {
     load::make_homes(&ve);
     let mut dice = Dice(99);
     type Spoil<'a> = (&'a str, &'a dyn Fn(&Path));
-    let spoil: [Spoil<'_>; 4] = [
+    let spoil: [Spoil<'_>; 5] = [
         ("is damaged: a record", &|path| {
             let mut bytes = std::fs::read(path).expect("journal");
             bytes[36_864 + 9] ^= 1;
+            std::fs::write(path, bytes).expect("journal");
+        }),
+        ("is damaged: a record", &|path| {
+            let mut bytes = std::fs::read(path).expect("journal");
+            bytes[36_864..36_864 + 128].fill(0);
             std::fs::write(path, bytes).expect("journal");
         }),
         ("is damaged: it is cut off", &|path| {

@@ -1,6 +1,11 @@
-//! Epochs of the journal: a new one begins at once, and what goes on is named in it before anything of it changes.
+//! Epochs of the journal: a new one begins at once, and what goes on is named in it before anything of it changes. And
+//! its bytes: what was damaged is not taken for what was never written.
 
-#![allow(clippy::unwrap_used, reason = "tests state what they expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests state what they expect"
+)]
 
 use std::collections::HashMap;
 
@@ -120,4 +125,67 @@ fn a_recount_that_restates_an_inode_does_not_change_what_the_present_epoch_says(
     bench.journal.rotate(Epoch::new(2));
     bench.journal.carry();
     assert_eq!(bench.touched(2), [(inode(1), charged(15))].into());
+}
+
+/// Where the places of names and of records start, and how long they are.
+const NAMES: (usize, usize) = (4096, 512);
+const RECORDS: (usize, usize) = (36_864, 128);
+
+/// The journal says so when this is done to its bytes.
+#[track_caller]
+fn is_named(bench: &Bench, cause: &str, spoil: impl FnOnce(&mut Vec<u8>)) {
+    let path = bench.dir.path().join("journal");
+    let sound = std::fs::read(&path).unwrap();
+    let mut bytes = sound.clone();
+    spoil(&mut bytes);
+    assert_ne!(bytes, sound);
+    std::fs::write(&path, bytes).unwrap();
+    let error = Image::read(&path, &identity()).unwrap_err().to_string();
+    std::fs::write(&path, sound).unwrap();
+    assert!(error.contains(cause), "{error}");
+}
+
+// S53: A journal that is damaged, cut off or foreign is named in the log and never used; the VE mounts and is recounted while it works.
+#[test]
+fn no_place_can_be_emptied_in_silence() {
+    let bench = Bench::new();
+    bench.journal.begin(&[(inode(1), charged(10))]);
+    bench.journal.begin(&[(inode(2), charged(20))]);
+    let slot = bench.journal.intend(&inode(2), b"made");
+    assert!(bench.journal.intend(&inode(2), b"being made").is_some());
+    bench.journal.end(&[], slot);
+    // The first two of each are used or were, those after never.
+    for ((start, length), cause) in [
+        (NAMES, "damaged: an intent"),
+        (RECORDS, "damaged: a record"),
+    ] {
+        for place in [0, 1, 2, 50] {
+            let at = start + place * length;
+            let elsewhere = start + 40 * length;
+            is_named(&bench, cause, |bytes| bytes[at..at + length].fill(0));
+            is_named(&bench, cause, |bytes| bytes[at] = 0);
+            is_named(&bench, cause, |bytes| {
+                bytes.copy_within(elsewhere..elsewhere + length, at);
+            });
+            is_named(&bench, cause, |bytes| {
+                bytes.copy_within(at..at + length, elsewhere);
+            });
+        }
+    }
+    is_named(&bench, "cut off", |bytes| {
+        bytes.pop();
+    });
+}
+
+#[test]
+fn a_journal_of_another_release_is_foreign() {
+    let bench = Bench::new();
+    bench.journal.begin(&[(inode(1), charged(10))]);
+    for format in [0, 1, 3_u32] {
+        is_named(&bench, "of another release", |bytes| {
+            bytes[8..12].copy_from_slice(&format.to_le_bytes());
+            let crc = crc32fast::hash(&bytes[..4092]);
+            bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
+        });
+    }
 }

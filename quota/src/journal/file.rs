@@ -27,14 +27,14 @@ use crate::reservation::Change;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-use super::format::{Entry, Intent};
+use super::format::{Entry, INTENT, Intent, RECORD, free_place, intent_start};
 use super::{Epoch, Identity, IntentSlot, Journal};
 
 mod known;
 mod tail;
 
 use known::{Inode, Known, Touched};
-use tail::{Tail, intent_start};
+use tail::Tail;
 
 /// New records above which a commit is asked for.
 const CROWD: usize = 16_384;
@@ -120,9 +120,14 @@ impl FileJournal {
 
     fn write(&self, entries: &[Entry], at: u64) -> io::Result<()> {
         match entries {
-            [only] => self.file.write_all_at(&only.encode(), at),
+            [only] => self.file.write_all_at(&only.encode(at), at),
             several => {
-                let bytes: Vec<u8> = several.iter().flat_map(Entry::encode).collect();
+                let places = (at..).step_by(RECORD);
+                let bytes: Vec<u8> = several
+                    .iter()
+                    .zip(places)
+                    .flat_map(|(entry, at)| entry.encode(at))
+                    .collect();
                 self.file.write_all_at(&bytes, at)
             }
         }
@@ -167,8 +172,12 @@ impl Journal for FileJournal {
             return None;
         }
         let mut tail = self.tail.lock();
-        let free = tail.free_intents.pop();
-        let (Some(slot), Some(bytes)) = (free, Intent::encode(parent, name)) else {
+        let free = tail
+            .free_intents
+            .pop()
+            .map(|slot| (slot, intent_start(slot)));
+        let place = free.and_then(|(slot, at)| Some((slot, at, Intent::encode(parent, name, at)?)));
+        let Some((slot, at, bytes)) = place else {
             self.give_up(
                 &tail,
                 &io::Error::other("more operations in flight than it has room for"),
@@ -176,7 +185,7 @@ impl Journal for FileJournal {
             return None;
         };
         drop(tail);
-        if let Err(error) = intent_start(slot).and_then(|at| self.file.write_all_at(&bytes, at)) {
+        if let Err(error) = self.file.write_all_at(&bytes, at) {
             self.give_up(&self.tail.lock(), &error);
         }
         Some(IntentSlot(slot))
@@ -199,7 +208,8 @@ impl Journal for FileJournal {
             self.part(inode).unpin(inode);
         }
         if let Some(IntentSlot(slot)) = intent {
-            let freed = intent_start(slot).and_then(|at| self.file.write_all_at(&[0], at));
+            let at = intent_start(slot);
+            let freed = self.file.write_all_at(&free_place::<INTENT>(at), at);
             let mut tail = self.tail.lock();
             match freed {
                 Ok(()) => tail.free_intents.push(slot),

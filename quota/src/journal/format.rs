@@ -1,12 +1,15 @@
 //! The bytes of a journal file. Little-endian; every part carries a CRC-32 in its last four bytes.               (pure)
 //! ```text
 //! 0      header, 4096: magic u64 | format u32 | VE u32 | session u64 | chunks u32 | state u32 | boot id, 64 | zeros | CRC
-//! 4096   64 intents of 512: used u8 | handle length u8 | name length u16 | handle type i32 | inode u64 | handle, 40
+//! 4096   64 intents of 512: tag u8 | handle length u8 | name length u16 | handle type i32 | inode u64 | handle, 40
 //!                           | name, 255 | zeros | CRC
-//! 36864  chunks of 512 records of 128: used u8 | exists u8 | handle length u8 | 0 | handle type i32 | inode u64
+//! 36864  chunks of 512 records of 128: tag u8 | exists u8 | handle length u8 | 0 | handle type i32 | inode u64
 //!                           | handle, 40 | uid u32 | gid u32 | space u64 | inodes u64 | epoch u64 | zeros | CRC
 //! ```
-//! A record that was never used is all zeros; an intent is free when its first byte is zero.
+//! The tag is 1 where something is written and 2 where the place is free; the rest of a free place is zeros, CRC apart. The
+//! CRC of an intent or a record covers its place in the file, too. So zeros are damage, and so is what belongs elsewhere.
+//!
+//! Format 1 had zeros for free places: what was overwritten by zeros was lost in silence.
 
 use crate::inode::{Charged, InodeId};
 use crate::subject::{Owner, VeId};
@@ -27,15 +30,37 @@ pub(super) const RECORD: usize = 128;
 pub(super) const CHUNK_RECORDS: usize = 512;
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = RECORD * CHUNK_RECORDS;
-/// Where the chunks start.
-pub(super) const CHUNKS_AT: usize = HEADER + INTENT * INTENTS;
 /// Longest name, as NAME_MAX.
 const NAME_MAX: usize = 255;
 /// Longest boot id that is told apart.
 const BOOT_MAX: usize = 64;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"simfs-jn");
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// First byte of a place where something is written.
+const USED: u8 = 1;
+/// First byte of a free place.
+const FREE: u8 = 2;
+
+/// Where the place of a name starts.
+pub(super) fn intent_start(slot: usize) -> u64 {
+    offset(HEADER + slot * INTENT)
+}
+
+/// Where a chunk starts.
+pub(super) fn chunk_start(chunk: u32) -> u64 {
+    intent_start(INTENTS).saturating_add(u64::from(chunk).saturating_mul(offset(CHUNK)))
+}
+
+/// Where the place of a record starts.
+pub(super) fn record_start(chunk: u32, record: usize) -> u64 {
+    chunk_start(chunk).saturating_add(offset(record * RECORD))
+}
+
+fn offset(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
 
 /// Why bytes are not a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,20 +142,45 @@ impl<'a> Taker<'a> {
     }
 }
 
-/// Writes the checksum into the last four bytes.
-fn seal(bytes: &mut [u8]) {
+/// The checksum of what stands at this place of the file.
+fn checksum(body: &[u8], at: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&at.to_le_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// Writes the checksum for this place into the last four bytes.
+fn seal(bytes: &mut [u8], at: u64) {
     if let Some((body, crc)) = bytes.split_last_chunk_mut::<4>() {
-        *crc = crc32fast::hash(body).to_le_bytes();
+        *crc = checksum(body, at).to_le_bytes();
     }
 }
 
-fn unseal<'a>(bytes: &'a [u8], what: &'static str) -> Result<Taker<'a>, Garbled> {
+fn unseal<'a>(bytes: &'a [u8], at: u64, what: &'static str) -> Result<Taker<'a>, Garbled> {
     match bytes.split_last_chunk::<4>() {
-        Some((body, crc)) if u32::from_le_bytes(*crc) == crc32fast::hash(body) => {
+        Some((body, crc)) if u32::from_le_bytes(*crc) == checksum(body, at) => {
             Ok(Taker { rest: body })
         }
         _ => Err(Garbled(what)),
     }
+}
+
+/// So many free places of `N` bytes, from this one on.
+pub(super) fn free_places<const N: usize>(count: usize, at: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count.saturating_mul(N));
+    for at in (at..).step_by(N).take(count) {
+        bytes.extend(free_place::<N>(at));
+    }
+    bytes
+}
+
+/// The bytes of a free place.
+pub(super) fn free_place<const N: usize>(at: u64) -> [u8; N] {
+    let mut bytes = [0; N];
+    Filler { rest: &mut bytes }.raw(&[FREE]);
+    seal(&mut bytes, at);
+    bytes
 }
 
 fn length_byte(bytes: &[u8]) -> u8 {
@@ -155,14 +205,26 @@ impl Header {
         out.raw(&self.chunks.to_le_bytes());
         out.raw(&u32::from(self.sound).to_le_bytes());
         out.field(self.identity.boot.as_bytes(), BOOT_MAX);
-        seal(&mut bytes);
+        if let Some((body, crc)) = bytes.split_last_chunk_mut::<4>() {
+            *crc = crc32fast::hash(body).to_le_bytes();
+        }
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Garbled> {
-        let mut input = unseal(bytes, "the header is damaged")?;
-        if input.u64()? != MAGIC || input.u32()? != FORMAT {
-            return Err(Garbled("it is no journal of this release"));
+    /// The header in these bytes; `None` where it is of another format.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, Garbled> {
+        let (body, crc) = bytes
+            .split_last_chunk::<4>()
+            .ok_or(Garbled("a part is too short"))?;
+        if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
+            return Err(Garbled("the header is damaged"));
+        }
+        let mut input = Taker { rest: body };
+        if input.u64()? != MAGIC {
+            return Err(Garbled("the header is that of something else"));
+        }
+        if input.u32()? != FORMAT {
+            return Ok(None);
         }
         let ve = VeId::new(input.u32()?);
         let session = input.u64()?;
@@ -171,16 +233,17 @@ impl Header {
         let boot = input.raw(BOOT_MAX)?;
         let boot = boot.split(|&byte| byte == 0).next().unwrap_or_default();
         let boot = String::from_utf8_lossy(boot).into_owned();
-        Ok(Self {
+        Ok(Some(Self {
             identity: Identity { ve, boot, session },
             chunks,
             sound,
-        })
+        }))
     }
 }
 
 impl Entry {
-    pub(super) fn encode(&self) -> [u8; RECORD] {
+    /// The bytes of a record for this place.
+    pub(super) fn encode(&self, at: u64) -> [u8; RECORD] {
         let mut bytes = [0; RECORD];
         let (kind, handle) = self.inode.handle().unwrap_or_default();
         let charged = self.charged.unwrap_or(Charged {
@@ -188,7 +251,12 @@ impl Entry {
             usage: Usage::ZERO,
         });
         let mut out = Filler { rest: &mut bytes };
-        out.raw(&[1, u8::from(self.charged.is_some()), length_byte(handle), 0]);
+        out.raw(&[
+            USED,
+            u8::from(self.charged.is_some()),
+            length_byte(handle),
+            0,
+        ]);
         out.raw(&kind.to_le_bytes());
         out.raw(&self.inode.ino().to_le_bytes());
         out.field(handle, InodeId::HANDLE_MAX);
@@ -197,18 +265,18 @@ impl Entry {
         out.raw(&charged.usage.space.get().to_le_bytes());
         out.raw(&charged.usage.inodes.get().to_le_bytes());
         out.raw(&self.epoch.get().to_le_bytes());
-        seal(&mut bytes);
+        seal(&mut bytes, at);
         bytes
     }
 
-    /// The record in these bytes; `None` where none was written yet.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, Garbled> {
-        if bytes.iter().all(|&byte| byte == 0) {
+    /// The record in the bytes of this place; `None` where none was written yet.
+    pub(super) fn decode(bytes: &[u8], at: u64) -> Result<Option<Self>, Garbled> {
+        let mut input = unseal(bytes, at, "a record is damaged")?;
+        let [tag, exists, length, _] = input.array()?;
+        if tag == FREE {
             return Ok(None);
         }
-        let mut input = unseal(bytes, "a record is damaged")?;
-        let [used, exists, length, _] = input.array()?;
-        if used != 1 || exists > 1 {
+        if tag != USED || exists > 1 {
             return Err(Garbled("a record has an impossible value"));
         }
         let kind = i32::from_le_bytes(input.array()?);
@@ -227,31 +295,34 @@ impl Entry {
 }
 
 impl Intent {
-    /// The bytes of an intent; `None` for a name that no file system has.
-    pub(super) fn encode(parent: &InodeId, name: &[u8]) -> Option<[u8; INTENT]> {
+    /// The bytes of an intent for this place; `None` for a name that no file system has.
+    pub(super) fn encode(parent: &InodeId, name: &[u8], at: u64) -> Option<[u8; INTENT]> {
         let length = u16::try_from(name.len())
             .ok()
             .filter(|_| name.len() <= NAME_MAX)?;
         let mut bytes = [0; INTENT];
         let (kind, handle) = parent.handle().unwrap_or_default();
         let mut out = Filler { rest: &mut bytes };
-        out.raw(&[1, length_byte(handle)]);
+        out.raw(&[USED, length_byte(handle)]);
         out.raw(&length.to_le_bytes());
         out.raw(&kind.to_le_bytes());
         out.raw(&parent.ino().to_le_bytes());
         out.field(handle, InodeId::HANDLE_MAX);
         out.raw(name);
-        seal(&mut bytes);
+        seal(&mut bytes, at);
         Some(bytes)
     }
 
-    /// The intent in these bytes; `None` where the slot is free.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, Garbled> {
-        if bytes.first() == Some(&0) {
+    /// The intent in the bytes of this place; `None` where it is free.
+    pub(super) fn decode(bytes: &[u8], at: u64) -> Result<Option<Self>, Garbled> {
+        let mut input = unseal(bytes, at, "an intent is damaged")?;
+        let [tag, length] = input.array()?;
+        if tag == FREE {
             return Ok(None);
         }
-        let mut input = unseal(bytes, "an intent is damaged")?;
-        let [_, length] = input.array()?;
+        if tag != USED {
+            return Err(Garbled("an intent has an impossible value"));
+        }
         let name = usize::from(u16::from_le_bytes(input.array()?));
         let kind = i32::from_le_bytes(input.array()?);
         let ino = input.u64()?;
@@ -292,29 +363,46 @@ mod tests {
             chunks: 4,
             sound: true,
         };
-        assert_eq!(Header::decode(&header.encode()), Ok(header));
+        assert_eq!(Header::decode(&header.encode()), Ok(Some(header)));
         for exists in [true, false] {
             assert_eq!(
-                Entry::decode(&entry(exists).encode()),
+                Entry::decode(&entry(exists).encode(640), 640),
                 Ok(Some(entry(exists)))
             );
         }
         let parent = InodeId::new(2, 1, &[5; 40]);
         let name = vec![b'n'; NAME_MAX];
-        let bytes = Intent::encode(&parent, &name).unwrap();
-        assert_eq!(Intent::decode(&bytes), Ok(Some(Intent { parent, name })));
-        assert_eq!(Intent::encode(&parent, &[b'n'; NAME_MAX + 1]), None);
-        assert_eq!(Entry::decode(&[0; RECORD]), Ok(None));
-        assert_eq!(Intent::decode(&[0; INTENT]), Ok(None));
+        let bytes = Intent::encode(&parent, &name, 512).unwrap();
+        assert_eq!(
+            Intent::decode(&bytes, 512),
+            Ok(Some(Intent { parent, name }))
+        );
+        assert_eq!(Intent::encode(&parent, &[b'n'; NAME_MAX + 1], 0), None);
+        assert_eq!(Entry::decode(&free_place::<RECORD>(128), 128), Ok(None));
+        assert_eq!(Intent::decode(&free_place::<INTENT>(512), 512), Ok(None));
+        let places = free_places::<RECORD>(2, 128);
+        assert_eq!(places[RECORD..], free_place::<RECORD>(256));
     }
 
     #[test]
     fn a_flipped_bit_is_found() {
-        let whole = entry(true).encode();
-        for bit in 0..RECORD * 8 {
-            let mut bytes = whole;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(Entry::decode(&bytes).is_err(), "bit {bit}");
+        for whole in [entry(true).encode(128), free_place(128)] {
+            for bit in 0..RECORD * 8 {
+                let mut bytes = whole;
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(Entry::decode(&bytes, 128).is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_and_what_belongs_elsewhere_are_no_free_place() {
+        for at in [0, 128, 4096] {
+            assert!(Entry::decode(&[0; RECORD], at).is_err());
+            assert!(Intent::decode(&[0; INTENT], at).is_err());
+            assert!(Entry::decode(&free_place::<RECORD>(at), at + 128).is_err());
+            assert!(Intent::decode(&free_place::<INTENT>(at), at + 512).is_err());
+            assert!(Entry::decode(&entry(true).encode(at), at + 128).is_err());
         }
     }
 }

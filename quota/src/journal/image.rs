@@ -7,7 +7,10 @@ use std::path::Path;
 
 use crate::inode::{Charged, InodeId};
 
-use super::format::{CHUNK, CHUNKS_AT, Entry, Garbled, HEADER, Header, INTENT, Intent, RECORD};
+use super::format::{
+    CHUNK, CHUNK_RECORDS, Entry, Garbled, HEADER, Header, INTENT, INTENTS, Intent, RECORD,
+    chunk_start, intent_start,
+};
 use super::{Epoch, Identity};
 
 /// Why a journal cannot be used: the VE must be recounted.
@@ -17,7 +20,7 @@ pub enum Unusable {
     /// There is none.
     #[error("there is no journal")]
     Missing,
-    /// It is of another VE, of another mount or private area, or from before the host was started.
+    /// It is of another VE, of another mount or private area, of another release, or from before the host was started.
     #[error("the journal is {0}")]
     Foreign(&'static str),
     /// The daemon could not write it any more.
@@ -57,7 +60,8 @@ impl Image {
         };
         let length = file.metadata()?.len();
         let mut input = BufReader::with_capacity(CHUNK, file);
-        let header = Header::decode(&part::<HEADER>(&mut input)?)?;
+        let header = Header::decode(&part::<HEADER>(&mut input)?)?
+            .ok_or(Unusable::Foreign("of another release of simfs"))?;
         if header.identity.ve != expected.ve {
             return Err(Unusable::Foreign("of another VE"));
         }
@@ -72,26 +76,20 @@ impl Image {
         if !header.sound {
             return Err(Unusable::Incomplete);
         }
-        let records =
-            u64::from(header.chunks).saturating_mul(u64::try_from(CHUNK).unwrap_or(u64::MAX));
-        if length
-            < u64::try_from(CHUNKS_AT)
-                .unwrap_or(u64::MAX)
-                .saturating_add(records)
-        {
+        if length < chunk_start(header.chunks) {
             return Err(Unusable::Damaged("it is cut off"));
         }
         let mut image = Self::default();
-        for _ in 0..(CHUNKS_AT - HEADER) / INTENT {
-            image
-                .intents
-                .extend(Intent::decode(&part::<INTENT>(&mut input)?)?);
+        for slot in 0..INTENTS {
+            let bytes = part::<INTENT>(&mut input)?;
+            let intent = Intent::decode(&bytes, intent_start(slot))?;
+            image.intents.extend(intent);
         }
-        let mut input = input.take(records);
-        while input.limit() > 0 {
-            image
-                .entries
-                .extend(Entry::decode(&part::<RECORD>(&mut input)?)?);
+        for chunk in 0..header.chunks {
+            for at in (chunk_start(chunk)..).step_by(RECORD).take(CHUNK_RECORDS) {
+                let bytes = part::<RECORD>(&mut input)?;
+                image.entries.extend(Entry::decode(&bytes, at)?);
+            }
         }
         Ok(image)
     }

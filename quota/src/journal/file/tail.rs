@@ -1,16 +1,17 @@
 //! Where the next records of a journal file go: chunks, each of one epoch, by which the file grows and shrinks.
 //!
-//! Invariant: a chunk is used again only after a commit that made all its records void.
+//! Invariants:
+//! 1. A chunk is used again only after a commit that made all its records void.
+//! 2. Each place that the header counts is marked free or holds a record: a chunk is marked before it is counted.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use crate::journal::format::{
-    CHUNK, CHUNK_RECORDS, CHUNKS_AT, HEADER, Header, INTENT, INTENTS, RECORD,
+    CHUNK_RECORDS, Header, INTENT, INTENTS, RECORD, chunk_start, free_places, intent_start,
+    record_start,
 };
 use crate::journal::{Epoch, Identity};
 
@@ -47,7 +48,8 @@ pub(super) struct Room {
 impl Tail {
     /// An empty file gets its header.
     pub(super) fn create(file: &File, identity: Identity) -> io::Result<Self> {
-        fallocate(file, FallocateFlags::empty(), 0, as_u64(CHUNKS_AT)?)?;
+        let at = intent_start(0);
+        file.write_all_at(&free_places::<INTENT>(INTENTS, at), at)?;
         let tail = Self {
             identity,
             epoch: Epoch::default(),
@@ -81,7 +83,7 @@ impl Tail {
         }
         let records = records.min(CHUNK_RECORDS - self.filled);
         let chunk = self.current.last().copied().unwrap_or(0);
-        let at = chunk_start(chunk)?.saturating_add(as_u64(self.filled * RECORD)?);
+        let at = record_start(chunk, self.filled);
         self.filled += records;
         Ok(Room { at, records })
     }
@@ -117,7 +119,7 @@ impl Tail {
             return Ok(());
         }
         self.write_header(file, true)?;
-        file.set_len(chunk_start(self.chunks)?)
+        file.set_len(chunk_start(self.chunks))
     }
 
     fn new_chunk(&mut self, file: &File) -> io::Result<u32> {
@@ -125,24 +127,12 @@ impl Tail {
             return Ok(chunk);
         }
         let chunk = self.chunks;
-        let (start, length) = (chunk_start(chunk)?, as_u64(CHUNK)?);
-        fallocate(file, FallocateFlags::empty(), start, length)?;
+        // Takes the room, too: a record overwrites what is there.
+        let at = chunk_start(chunk);
+        file.write_all_at(&free_places::<RECORD>(CHUNK_RECORDS, at), at)?;
         self.chunks = chunk.saturating_add(1);
         self.write_header(file, true)
             .inspect_err(|_| self.chunks = chunk)?;
         Ok(chunk)
     }
-}
-
-/// Where the place of a name starts.
-pub(super) fn intent_start(slot: usize) -> io::Result<u64> {
-    as_u64(HEADER + slot * INTENT)
-}
-
-fn chunk_start(chunk: u32) -> io::Result<u64> {
-    Ok(as_u64(CHUNKS_AT)?.saturating_add(u64::from(chunk).saturating_mul(as_u64(CHUNK)?)))
-}
-
-fn as_u64(number: usize) -> io::Result<u64> {
-    u64::try_from(number).map_err(io::Error::other)
 }
