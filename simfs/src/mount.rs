@@ -347,7 +347,7 @@ mod tests {
             let (name, values) = option.split_once('=').unwrap_or((option, ""));
             for value in values.split('|') {
                 let text = [name, value].join(if value.is_empty() { "" } else { "=" });
-                let text = text.replace("SECONDS", "5");
+                let text = text.replace("SECONDS", "5").replace("=N", "=-900");
                 assert!(MountOptions::parse(&text).is_ok(), "{text}");
             }
         }
