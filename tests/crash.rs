@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::mount::{UnmountFlags, unmount};
 
 use crate::harness::command::eventually;
 use crate::harness::files::{open, write_at};
@@ -17,26 +16,24 @@ fn rounds() -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(25)
 }
 
-/// Has three users work, and kills the daemon at a random moment; in some rounds the keeper first.
+/// Has three users work, and kills daemon and keeper at a random moment.
 fn kill_at_work(ve: &Ve, dice: &mut Dice, round: u64) {
+    at_work(ve, dice, round, || crash::kill_both(ve));
+    eventually("the dead mount is gone", || match ve.is_mounted() {
+        true => Err("still mounted".to_owned()),
+        false => Ok(()),
+    });
+}
+
+/// Does something at a random moment while three users work.
+fn at_work(ve: &Ve, dice: &mut Dice, round: u64, kill: impl FnOnce()) {
     load::during(ve, dice, |dice| {
         // Now and then long enough for a commit.
         std::thread::sleep(Duration::from_millis(match round % 8 {
             0 => 3800 + dice.roll(1200),
             _ => dice.roll(700),
         }));
-        let (daemon, keeper) = crash::pids(ve);
-        if round % 2 == 1 {
-            crash::kill(keeper);
-        }
-        crash::kill(daemon);
-        if round % 2 == 1 {
-            let _ = unmount(ve.root(), UnmountFlags::DETACH);
-        }
-    });
-    eventually("the dead mount is gone", || match ve.is_mounted() {
-        true => Err("still mounted".to_owned()),
-        false => Ok(()),
+        kill();
     });
 }
 
@@ -44,8 +41,13 @@ fn killed_many_times(ve: &Ve, rounds: u64) {
     load::make_homes(ve);
     let mut dice = Dice(0x51_7cc1_b727);
     for round in 0..rounds {
-        kill_at_work(ve, &mut dice, round);
-        crash::mount_again(ve);
+        if round % 2 == 1 {
+            kill_at_work(ve, &mut dice, round);
+            crash::mount_again(ve);
+        } else {
+            // Another daemon takes over, and works the same journal off.
+            at_work(ve, &mut dice, round, || crash::kill(crash::pids(ve).0));
+        }
         assert_eq!(
             ve.status()["state"],
             "mounted",
@@ -97,8 +99,7 @@ fn what_was_open_for_long_is_let_go_with_the_daemon() {
         // The next commit is of something else.
         drop(open(ve.path("other"), OFlags::RDWR | OFlags::CREATE).expect("create"));
         std::thread::sleep(Duration::from_secs(5));
-        let pid = ve.pid();
-        crash::kill(pid);
+        crash::kill_both(&ve);
         drop((grows, gone, empty));
         eventually("the dead mount is gone", || match ve.is_mounted() {
             true => Err("still mounted".to_owned()),

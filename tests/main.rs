@@ -39,6 +39,7 @@ mod semantics_doc;
 mod service;
 mod statfs;
 mod storm;
+mod takeover;
 mod transfer;
 mod unmount;
 mod xattr;

@@ -109,6 +109,45 @@ pub use armed::{arm, point};
 #[cfg(test)]
 pub(crate) use stop::stop_at;
 
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn arm(_: &crate::shared::Board) {}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn point(_: &str) {}
+
+/// Panics in each request of the kind that `SIMFS_FAULT_REQUEST` names: a fault of the daemon's own, which the successor
+/// meets again. Debug builds only.
+#[cfg(debug_assertions)]
+#[expect(clippy::panic, reason = "what it is there for")]
+pub fn request(kind: &str) {
+    static NAMED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let named = NAMED.get_or_init(|| std::env::var("SIMFS_FAULT_REQUEST").ok());
+    if named.as_deref() == Some(kind) {
+        panic!("SIMFS_FAULT_REQUEST={kind}");
+    }
+}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn request(_: &str) {}
+
+/// As if the kernel sent no request twice, where `SIMFS_FAULT_NO_RESEND` is set. Debug builds only.
+#[cfg(debug_assertions)]
+pub fn lacks_resend() -> bool {
+    std::env::var_os("SIMFS_FAULT_NO_RESEND").is_some()
+}
+
+/// Never, in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn lacks_resend() -> bool {
+    false
+}
+
 /// For tests within one process: a point that unwinds instead of killing.
 #[cfg(test)]
 mod stop {
@@ -141,12 +180,3 @@ mod stop {
         }
     }
 }
-
-/// Nothing, in a release build.
-#[cfg(not(debug_assertions))]
-pub fn arm(_: &crate::shared::Board) {}
-
-/// Nothing, in a release build.
-#[cfg(not(debug_assertions))]
-#[inline(always)]
-pub fn point(_: &str) {}

@@ -45,7 +45,9 @@ use watchdog::{Step, Watchdog};
 
 pub use link::{DepositNumber, Depository, Link, NoDepository};
 pub use outcome::{Attempt, Fate};
-pub use start::{COMMAND as SUCCESSOR_COMMAND, SuccessorArguments, packet_pair};
+pub use start::{
+    COMMAND as SUCCESSOR_COMMAND, Program, SuccessorArguments, packet_pair, upgrade_link,
+};
 pub use watchdog::Counts;
 
 /// With this exit code a daemon hands over to the program that it named.
@@ -67,8 +69,7 @@ pub struct Keeper<'a> {
     board: Option<Board>,
     /// The deposit that is the shared memory.
     memory: Option<u32>,
-    /// What successors run; `None` where it cannot be had: then there are none.
-    program: Option<OwnedFd>,
+    program: Program,
     /// What the next one runs, once the daemon hands over.
     candidate: Option<OwnedFd>,
     /// A new program on probation: what ran before it.
@@ -90,7 +91,8 @@ pub struct Keeper<'a> {
 struct Daemon {
     child: Child,
     ended: OwnedFd,
-    link: OwnedFd,
+    /// `None` once nothing comes from there any more.
+    link: Option<OwnedFd>,
     /// Since when it serves requests.
     ready: Option<Instant>,
     /// Why it cannot take over.
@@ -102,6 +104,8 @@ struct Daemon {
 struct Helper {
     child: Child,
     ended: OwnedFd,
+    /// The daemon that gave the order, by its process.
+    asker: Option<u32>,
 }
 
 /// What woke the keeper; several at once are possible.
@@ -122,7 +126,7 @@ impl<'a> Keeper<'a> {
         mountpoint: &'a Path,
         options: &'a MountOptions,
         device: OwnedFd,
-        program: Option<OwnedFd>,
+        program: Program,
         link: OwnedFd,
         daemon: Child,
     ) -> io::Result<Self> {
@@ -198,7 +202,8 @@ impl<'a> Keeper<'a> {
         let mut fds: [Option<(PollFd<'_>, Mark)>; 4] = [None, None, None, None];
         let [order, daemon, helper, request] = &mut fds;
         if let Some(present) = &self.daemon {
-            *order = Some((watched(&present.link), |woken| woken.order = true));
+            let link = present.link.as_ref();
+            *order = link.map(|link| (watched(link), (|woken| woken.order = true) as Mark));
             *daemon = Some((watched(&present.ended), |woken| woken.daemon_ended = true));
         }
         if let Some(present) = &self.helper {
@@ -306,8 +311,8 @@ impl<'a> Keeper<'a> {
                 self.answer(shared.map(|()| (0, 0)));
             }
             Order::Ready => self.is_ready(),
-            Order::Upgrade(path) => {
-                let opened = start::open_program(path);
+            Order::Upgrade => {
+                let opened = start::open_program(&self.program.upgrade_link);
                 let outcome = opened.map(|program| self.candidate = Some(program));
                 self.answer(outcome.map(|()| (0, 0)));
             }
@@ -326,7 +331,8 @@ impl<'a> Keeper<'a> {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut packet = [io::IoSliceMut::new(bytes)];
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = rustix::net::recvmsg(&daemon.link, &mut packet, &mut control, flags);
+        let link = daemon.link.as_ref()?;
+        let received = rustix::net::recvmsg(link, &mut packet, &mut control, flags);
         let fd = control.drain().find_map(|item| match item {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
@@ -336,17 +342,17 @@ impl<'a> Keeper<'a> {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
             // The daemon is ending: its own descriptor tells when.
             _ => {
-                daemon.cut_link();
+                daemon.link = None;
                 None
             }
         }
     }
 
     fn answer(&self, result: io::Result<(u32, u32)>) {
-        if let Some(daemon) = &self.daemon {
+        if let Some(link) = self.daemon.as_ref().and_then(|daemon| daemon.link.as_ref()) {
             // One that does not hear it any more is dead, and that is heard of soon.
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let _ = rustix::net::send(&daemon.link, &answer(result), flags);
+            let _ = rustix::net::send(link, &answer(result), flags);
         }
     }
 
@@ -392,6 +398,7 @@ impl<'a> Keeper<'a> {
             Forked::Parent(child) => Ok(Helper {
                 ended: child.watch()?,
                 child,
+                asker: self.daemon.as_ref().map(|daemon| daemon.child.pid()),
             }),
         });
         match started {
@@ -413,7 +420,10 @@ impl<'a> Keeper<'a> {
         if result.is_ok() {
             self.mounted = None;
         }
-        self.answer(result);
+        // A successor did not ask.
+        if self.daemon.as_ref().map(|daemon| daemon.child.pid()) == helper.asker {
+            self.answer(result);
+        }
     }
 
     /// Sees to the end of a daemon; the exit code if nobody follows it.
@@ -434,7 +444,7 @@ impl<'a> Keeper<'a> {
         {
             // A program that hands over has proven itself.
             self.settle(Fate::Running);
-            self.previous = self.program.replace(candidate);
+            self.previous = self.program.file.replace(candidate);
             self.attempts = self.attempts.saturating_add(1);
             self.tell(Fate::Starting);
             self.due = Some(now);
@@ -446,33 +456,49 @@ impl<'a> Keeper<'a> {
                 cause,
                 "the new program cannot serve; the old one takes over again"
             );
-            self.program = Some(previous);
+            self.program.file = Some(previous);
+            self.note_death(ending);
             self.tell(Fate::Reverted(cause));
             self.due = Some(now);
             return None;
         }
+        self.note_death(ending);
         if let Some(board) = &self.board {
-            board.note_death(ending.status());
             board.note_restart();
         }
-        let finished = self.counts().finished;
-        match (ending, self.deaths.add(now, finished)) {
-            (Ending::Exited(REFUSED), _) | (_, Verdict::GiveUp) => {
+        if ending == Ending::Exited(REFUSED) {
+            tracing::error!(cause, "no program can take over; the mount is given up");
+            return Some(ending.code());
+        }
+        self.try_again(&cause).then_some(ending.code())
+    }
+
+    /// Decides on a successor; true says that the mount is given up.
+    fn try_again(&mut self, cause: &str) -> bool {
+        let (now, finished) = (Instant::now(), self.counts().finished);
+        match self.deaths.add(now, finished) {
+            Verdict::GiveUp => {
                 tracing::error!(
                     cause,
                     "the daemon ends again and again; the mount is given up"
                 );
-                Some(ending.code())
+                true
             }
-            (_, Verdict::Restart(pause)) => {
+            Verdict::Restart(pause) => {
                 tracing::error!(
                     cause,
                     ?pause,
                     "the daemon ended without being asked; starting a successor"
                 );
                 self.due = Some(now + pause);
-                None
+                false
             }
+        }
+    }
+
+    fn note_death(&self, ending: Ending) {
+        if let Some(board) = &self.board {
+            board.note_death(ending.status());
         }
     }
 
@@ -497,11 +523,14 @@ impl<'a> Keeper<'a> {
     /// Starts the successor; the exit code if that is not possible.
     fn start_daemon(&mut self) -> Option<i32> {
         self.due = None;
-        let started = match (&self.program, self.memory) {
-            (Some(program), Some(memory)) => start::successor(program, &self.device, memory)
-                .and_then(|(child, link)| Daemon::new(child, link)),
-            _ => Err(io::Error::other("there is no program or no saved state")),
+        let (Some(program), Some(memory)) = (&self.program.file, self.memory) else {
+            tracing::error!(
+                "there is no program or no saved state: the mount ends with its daemon"
+            );
+            return Some(1);
         };
+        let started = start::successor(program, &self.device, &self.program.config, memory)
+            .and_then(|(child, link)| Daemon::new(child, link));
         match started {
             Ok(daemon) => {
                 let now = Instant::now();
@@ -510,10 +539,7 @@ impl<'a> Keeper<'a> {
                 self.watch = Step::Look(now);
                 None
             }
-            Err(error) => {
-                tracing::error!(%error, "no successor can be started; the mount is given up");
-                Some(1)
-            }
+            Err(error) => self.try_again(&error.to_string()).then_some(1),
         }
     }
 
@@ -560,17 +586,10 @@ impl Daemon {
         Ok(Self {
             ended: child.watch()?,
             child,
-            link,
+            link: Some(link),
             ready: None,
             refusal: None,
         })
-    }
-
-    /// Nothing comes from there any more: it must not wake the keeper again.
-    fn cut_link(&mut self) {
-        if let Ok((silent, _)) = packet_pair() {
-            self.link = silent;
-        }
     }
 }
 

@@ -23,12 +23,13 @@ use std::sync::Arc;
 use quota::{EngineError, VeId};
 
 use crate::decoy;
-use crate::keeper::{self, Keeper, Link};
+use crate::keeper::{self, Keeper, Link, Program};
 use crate::mount::{MountOptionError, MountOptions};
 use crate::oci;
 use crate::private::PrivateError;
 use crate::resources;
 use crate::sys::fork::{self, Forked};
+use crate::sys::inherited::Inherited;
 use crate::sys::{exec, fuse_dev};
 
 pub use successor::succeed;
@@ -141,6 +142,8 @@ pub fn start(config: Config) -> Result<(), StartError> {
         }
         Forked::Child => {
             drop(ready);
+            // What the caller has open is none of ours, and must not stay open as long as the mount.
+            drop(Inherited::collect());
             let code = match fork::detach(&log_file(&config)) {
                 Ok(()) => keep(&config, reports),
                 Err(error) => tell(reports, &format!("cannot leave the terminal: {error}")),
@@ -217,9 +220,10 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
             );
         }
     };
-    let program = exec::own_program().map_err(|error| {
-        tracing::warn!(%error, "the daemon's program is not at hand: it will have no successor");
-    });
+    let program = match program(config) {
+        Ok(program) => program,
+        Err(error) => return tell(reports, &format!("cannot keep the configuration: {error}")),
+    };
     let (link, daemon_link) = match keeper::packet_pair() {
         Ok(pair) => pair,
         Err(error) => return tell(reports, &format!("socketpair: {error}")),
@@ -229,14 +233,13 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
         Ok(Forked::Parent(daemon)) => {
             drop((reports, daemon_link));
             let (mountpoint, options) = (&config.mountpoint, &config.options);
-            let code = Keeper::new(mountpoint, options, device, program.ok(), link, daemon)
-                .map_or_else(
-                    |error| {
-                        tracing::error!(%error, "cannot watch the daemon");
-                        1
-                    },
-                    Keeper::run,
-                );
+            let code = Keeper::new(mountpoint, options, device, program, link, daemon).map_or_else(
+                |error| {
+                    tracing::error!(%error, "cannot watch the daemon");
+                    1
+                },
+                Keeper::run,
+            );
             clear_container_parts(config);
             code
         }
@@ -257,6 +260,18 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
             std::process::exit(code);
         }
     }
+}
+
+/// What successors start with.
+fn program(config: &Config) -> io::Result<Program> {
+    let file = exec::own_program().inspect_err(|error| {
+        tracing::warn!(%error, "the daemon's program is not at hand: it will have no successor");
+    });
+    Ok(Program {
+        file: file.ok(),
+        config: saved::seal(config)?,
+        upgrade_link: keeper::upgrade_link(&config.run_dir),
+    })
 }
 
 /// Removes what containers were given of this mount.

@@ -92,7 +92,7 @@ fn while_stopped<T>(process: u32, look: impl FnOnce() -> T) -> T {
 }
 
 /// Whether every thread is stopped: system calls that were under way are done then.
-fn is_stopped(process: u32) -> bool {
+pub(crate) fn is_stopped(process: u32) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("threads");
     tasks.flatten().all(|task| {
         let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();

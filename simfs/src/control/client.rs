@@ -115,7 +115,7 @@ impl Client {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Reply, ClientError> {
         let patience = match request {
-            Request::Check { .. } | Request::Stop { .. } | Request::Upgrade { .. } => LONG_PATIENCE,
+            Request::Check { .. } | Request::Stop { .. } | Request::Upgrade => LONG_PATIENCE,
             _ => PATIENCE,
         };
         self.stream

@@ -7,10 +7,7 @@ use super::protocol::{ACCOUNTS_PER_PAGE, ErrorKind, Reply, Request, RequestError
 /// The engine's answer; `None` for a request that needs the mount.
 pub fn engine_reply(engine: &Engine, request: Request) -> Option<Reply> {
     let done = match request {
-        Request::Status
-        | Request::Check { .. }
-        | Request::Stop { .. }
-        | Request::Upgrade { .. } => {
+        Request::Status | Request::Check { .. } | Request::Stop { .. } | Request::Upgrade => {
             return None;
         }
         Request::Info => return Some(Reply::Info(engine.info())),

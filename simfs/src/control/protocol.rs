@@ -96,12 +96,9 @@ pub enum Request {
         /// Detach at once, although files are in use, and end when the last of them is closed.
         lazy: bool,
     },
-    /// Has another program take over. Where that begins, the connection ends without an answer, and what came of it is in
-    /// [`VeStatus::upgrade`].
-    Upgrade {
-        /// The program, as the host sees it.
-        program: PathBuf,
-    },
+    /// Has another program take over: the one that [`crate::keeper::upgrade_link`] names. Where that begins, the connection
+    /// ends without an answer, and what came of it is in [`VeStatus::upgrade`].
+    Upgrade,
 }
 
 /// The answer to a [`Request`].

@@ -105,11 +105,7 @@ fn requests_are_answered_one_after_another() {
         .unwrap();
     assert!(matches!(reply, Reply::Checked(report) if report.equal));
     assert_eq!(seen, [1, 2]);
-    let refused = client
-        .request(&Request::Upgrade {
-            program: "/simfs".into(),
-        })
-        .unwrap_err();
+    let refused = client.request(&Request::Upgrade).unwrap_err();
     assert!(matches!(refused, ClientError::Refused(error) if error.kind == ErrorKind::Unsupported));
     server.stop();
     assert!(matches!(
@@ -161,13 +157,7 @@ fn who_is_not_root_is_not_answered_whatever_the_modes_say() {
         rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
         let mut stream = UnixStream::connect(&socket).unwrap();
         // The daemon may close, or reset, the connection before it reads the request.
-        let _closed = frame::write(
-            &mut stream,
-            &Request::Upgrade {
-                program: "/simfs".into(),
-            },
-            frame::MAX_REQUEST,
-        );
+        let _closed = frame::write(&mut stream, &Request::Upgrade, frame::MAX_REQUEST);
         frame::read::<Reply>(&mut stream, frame::MAX_REPLY).unwrap_or(None)
     };
     let nobody = ask.clone();

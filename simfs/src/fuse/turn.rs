@@ -11,6 +11,7 @@ use fuser::{Errno, INodeNo, Request};
 use super::gate::Stay;
 use super::{Adapter, locality, node, opcode};
 use crate::accounting::Caller;
+use crate::fault;
 use crate::shared::Flight;
 use crate::shared::flights::{Asked, RESENT, Worker};
 
@@ -73,11 +74,13 @@ impl Adapter {
             self.gate.enter()
         };
         let worker = self.worker().ok_or(Errno::EIO)?;
-        Ok(Turn {
+        let turn = Turn {
             flight: self.shared.flights().begin(worker, asked),
             caller: asked.caller,
             _stay: stay,
-        })
+        };
+        fault::request(opcode::name(asked.opcode));
+        Ok(turn)
     }
 
     /// Whether daemons crashed with this request under way; an error if that happened too often.

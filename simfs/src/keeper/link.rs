@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use parking_lot::Mutex;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -99,12 +98,13 @@ impl Link {
         send(&self.socket.lock(), Order::Ready, None)
     }
 
-    /// Names the program that takes over when this one hands over.
+    /// Has the keeper open the program that takes over when this one hands over. Which one that is, the administrator has
+    /// told the keeper ([`super::upgrade_link`]): a daemon that a guest has got hold of must not choose.
     ///
     /// # Errors
-    /// Those of opening it; `EACCES` where it is no program.
-    pub fn upgrade(&self, program: &Path) -> io::Result<()> {
-        self.ask(Order::Upgrade(program), None).map(drop)
+    /// `ENOENT` where none was named, or it does not exist; `EACCES` where it is no program.
+    pub fn upgrade(&self) -> io::Result<()> {
+        self.ask(Order::Upgrade, None).map(drop)
     }
 
     /// This program cannot take over; a longer reason is cut.

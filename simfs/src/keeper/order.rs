@@ -7,13 +7,10 @@
 //! Both ends are of one host; byte order is its own. An upgrade may put programs of different versions at the two ends, so
 //! kinds are never given another meaning.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-/// Longest text of an order, in bytes: a path.
-pub(super) const TEXT_MAX: usize = 4096;
+/// Longest text of an order, in bytes.
+pub(super) const TEXT_MAX: usize = 1024;
 /// Longest order, in bytes.
 pub(super) const ORDER_MAX: usize = 5 + TEXT_MAX;
 /// Length of an answer, in bytes.
@@ -36,8 +33,8 @@ pub(super) enum Order<'a> {
     Share(u32),
     /// Requests are served. Not answered.
     Ready,
-    /// Start this program when the daemon hands over. Answered.
-    Upgrade(&'a Path),
+    /// Start another program when the daemon hands over: the one that the host's administrator has named. Answered.
+    Upgrade,
     /// This program cannot take over, for this reason. Not answered.
     Refuse(&'a str),
 }
@@ -53,7 +50,7 @@ impl<'a> Order<'a> {
             Self::Withdraw(number) => (b'W', number, &[]),
             Self::Share(number) => (b'S', number, &[]),
             Self::Ready => (b'R', 0, &[]),
-            Self::Upgrade(path) => (b'G', 0, path.as_os_str().as_bytes()),
+            Self::Upgrade => (b'G', 0, &[]),
             Self::Refuse(reason) => (b'X', 0, reason.as_bytes()),
         };
         let header = [kind].into_iter().chain(number.to_ne_bytes());
@@ -78,7 +75,7 @@ impl<'a> Order<'a> {
             b'W' => Self::Withdraw(number),
             b'S' => Self::Share(number),
             b'R' => Self::Ready,
-            b'G' => Self::Upgrade(Path::new(OsStr::from_bytes(text))),
+            b'G' => Self::Upgrade,
             b'X' => Self::Refuse(std::str::from_utf8(text).ok()?),
             _ => return None,
         })
@@ -125,7 +122,7 @@ mod tests {
             Order::Withdraw(77),
             Order::Share(u32::MAX),
             Order::Ready,
-            Order::Upgrade(Path::new("/usr/sbin/simfs")),
+            Order::Upgrade,
             Order::Refuse("the saved state is of version 9"),
         ];
         let mut bytes = [0; ORDER_MAX];

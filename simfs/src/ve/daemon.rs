@@ -16,7 +16,7 @@ use quota::{Clock, Engine, EngineError, Environment};
 
 use super::saved::{self, MountRecord};
 use super::service::{self, EventLog, VeService};
-use super::successor::Legacy;
+use super::successor::{Legacy, sends_again};
 use super::{Config, MOUNTPOINT_NOTE, StartError, recovery};
 use crate::accounting::Accounting;
 use crate::accounting::growth::Growth;
@@ -75,6 +75,15 @@ pub(super) struct Body<'a> {
     recount: bool,
 }
 
+/// What is served, all of it ready.
+pub(super) struct Served {
+    pub(super) connection: Connection,
+    pub(super) mount: MountRecord,
+    pub(super) sockets: Sockets,
+    /// Whether the kernel sends requests again that a daemon left unanswered.
+    pub(super) has_resend: bool,
+}
+
 /// The sockets that outlive daemons.
 pub(super) struct Sockets {
     pub(super) control: UnixListener,
@@ -113,12 +122,18 @@ pub(super) fn first(
     let mount = saved::keep_mount(&body.parts.shared, number, since, &handshake)
         .map_err(|error| StartError::Daemon(error.to_string()))?;
     let sockets = body.make_sockets()?;
-    body.run(connection, mount, sockets, None, |_| {
+    let served = Served {
+        connection,
+        mount,
+        sockets,
+        has_resend: sends_again(&body.parts.device)
+            .map_err(StartError::step("the kernel refused the connection"))?,
+    };
+    body.run(served, None, |_| {
         tracing::info!(ve = %config.ve, mountpoint = %config.mountpoint.display(), "mounted");
         if let Some(mut reports) = reports.take() {
             let _ = io::Write::write_all(&mut reports, b"ready");
         }
-        Ok(())
     })
 }
 
@@ -154,7 +169,6 @@ fn make_memory(config: &Config, area: &PrivateArea, link: &Link) -> Result<Share
     let shape = Shape::for_area(config.ve, area);
     let shared = Shared::create(shape).map_err(failed())?;
     fault::arm(shared.board());
-    saved::keep_config(&shared, config).map_err(|error| StartError::Daemon(error.to_string()))?;
     // Without file handles inodes are reached by descriptors of this process alone.
     if !area.has_handles() {
         return Ok(shared);
@@ -267,18 +281,22 @@ impl<'a> Body<'a> {
     /// everything stands and the first request may come.
     pub(super) fn run(
         self,
-        connection: Connection,
-        mount: MountRecord,
-        sockets: Sockets,
+        served: Served,
         left: Option<Left<'_>>,
-        ready: impl FnOnce(&Inherited) -> Result<(), StartError>,
+        ready: impl FnOnce(&Inherited),
     ) -> Result<(), StartError> {
+        let Served {
+            connection,
+            mount,
+            sockets,
+            has_resend,
+        } = served;
         let mut left = left;
         let quotactl = match sockets.quotactl {
             Some(socket) => Some(self.serve_quotactl(socket, &mount, left.as_mut())?),
             None => None,
         };
-        let service = Arc::new(VeService::new(&self, &mount));
+        let service = Arc::new(VeService::new(&self, &mount, has_resend));
         let server = Server::serve(sockets.control, &self.parts.config.run_dir, service.clone())
             .map_err(StartError::step("cannot listen on the control socket"))?;
         let kernel = connection.kernel_cache();
@@ -296,7 +314,7 @@ impl<'a> Body<'a> {
                 .map_err(StartError::step("the keeper is gone"))?;
         }
         let nothing = Inherited::default();
-        ready(left.map_or(&nothing, |left| left.descriptors))?;
+        ready(left.map_or(&nothing, |left| left.descriptors));
         let manager = &self.parts.outside.manager;
         manager.ready(&format!(
             "VE {} at {}",

@@ -1,13 +1,17 @@
 //! What a successor must know that is no file operation: how the VE was mounted, and where.
 //!
-//! Texts in the shared memory, as JSON with a version. One that another program wrote in another way is refused, never
-//! guessed at.
+//! JSON with a version: one that another program wrote in another way is refused, never guessed at. The configuration is the
+//! keeper's, in memory that is sealed against writing; what the first daemon learnt of the mount stands in the shared memory.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use quota::{Timestamp, VeId};
+use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
@@ -17,6 +21,8 @@ use crate::shared::{CellName, Shared};
 use crate::sys::task::DeviceNumber;
 
 const VERSION: u32 = 1;
+/// Longer than four paths, each byte written as a number.
+const CONFIG_MAX: usize = 128 * 1024;
 
 /// A path, which need not be text.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,8 +93,8 @@ pub(super) enum SavedError {
     TooLong(&'static str),
 }
 
-/// Keeps the configuration.
-pub(super) fn keep_config(shared: &Shared, config: &Config) -> Result<(), SavedError> {
+/// Puts the configuration into memory that nobody can change any more.
+pub(super) fn seal(config: &Config) -> io::Result<OwnedFd> {
     let saved = SavedConfig {
         version: VERSION,
         ve: config.ve,
@@ -100,13 +106,27 @@ pub(super) fn keep_config(shared: &Shared, config: &Config) -> Result<(), SavedE
         quota: config.quota,
         foreground: config.foreground,
     };
-    keep(shared, CellName::Config, "configuration", &saved)
+    sealed(&serde_json::to_vec(&saved)?)
+}
+
+fn sealed(text: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = rustix::fs::memfd_create("simfs-config", flags)?;
+    let mut file = File::from(memory);
+    file.write_all(text)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
 }
 
 /// The configuration of the predecessor.
-pub(super) fn config(shared: &Shared) -> Result<Config, SavedError> {
+pub(super) fn config(memory: &OwnedFd) -> Result<Config, SavedError> {
     let what = "configuration";
-    let saved: SavedConfig = read(shared, CellName::Config, what)?;
+    let mut text = vec![0; CONFIG_MAX];
+    let length = rustix::io::pread(memory, &mut text, 0).map_err(|_| SavedError::Missing(what))?;
+    text.truncate(length);
+    let saved: SavedConfig =
+        serde_json::from_slice(&text).map_err(|error| SavedError::Unreadable { what, error })?;
     check_version(what, saved.version)?;
     Ok(Config {
         ve: saved.ve,
@@ -188,15 +208,6 @@ fn check_version(what: &'static str, found: u32) -> Result<(), SavedError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::Shape;
-
-    fn shared() -> Shared {
-        let shape = Shape {
-            ve: VeId::new(101),
-            handle_bytes: 32,
-        };
-        Shared::create(shape).unwrap()
-    }
 
     fn some_config() -> Config {
         Config {
@@ -212,29 +223,31 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_arrives_as_it_was() {
-        let (shared, before) = (shared(), some_config());
-        keep_config(&shared, &before).unwrap();
-        let after = config(&shared).unwrap();
+    fn a_configuration_arrives_as_it_was_and_cannot_be_changed() {
+        let before = some_config();
+        let memory = seal(&before).unwrap();
+        let after = config(&memory).unwrap();
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
+        assert!(rustix::io::pwrite(&memory, b"x", 0).is_err());
+        assert!(rustix::fs::ftruncate(&memory, 0).is_err());
     }
 
     #[test]
     fn what_is_unknown_is_refused_and_named() {
-        let shared = shared();
-        assert!(matches!(config(&shared), Err(SavedError::Missing(_))));
-        keep_config(&shared, &some_config()).unwrap();
-        let cell = shared.cell(CellName::Config);
-        let good = String::from_utf8(cell.read().unwrap()).unwrap();
+        let memory = seal(&some_config()).unwrap();
+        let mut text = vec![0; CONFIG_MAX];
+        let length = rustix::io::pread(&memory, &mut text, 0).unwrap();
+        let good = std::str::from_utf8(&text[..length]).unwrap();
         for (from, to, said) in [
             ("\"version\":1", "\"version\":2", "version 2"),
             ("\"quota\":true", "\"quota\":true,\"colour\":1", "colour"),
             ("\"quota\":true,", "", "quota"),
             ("\"read_only\":true", "\"read_only\":true,\"new\":1", "new"),
         ] {
-            assert!(cell.write(good.replace(from, to).as_bytes()));
-            let error = config(&shared).unwrap_err().to_string();
+            let other = sealed(good.replace(from, to).as_bytes()).unwrap();
+            let error = config(&other).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+        assert!(config(&sealed(b"").unwrap()).is_err());
     }
 }

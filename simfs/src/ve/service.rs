@@ -2,7 +2,7 @@
 
 mod counting;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -49,6 +49,7 @@ pub(super) struct VeService {
     link: Arc<Link>,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
+    has_resend: bool,
     /// A leaf lock.
     progress: Mutex<Now>,
     gone: Condvar,
@@ -74,7 +75,7 @@ struct Now {
 }
 
 impl VeService {
-    pub(super) fn new(body: &Body<'_>, mount: &MountRecord) -> Self {
+    pub(super) fn new(body: &Body<'_>, mount: &MountRecord, has_resend: bool) -> Self {
         let config = body.parts.config;
         Self {
             ve: config.ve,
@@ -90,6 +91,7 @@ impl VeService {
             link: body.parts.link.clone(),
             shared: body.parts.shared.clone(),
             gate: body.gate.clone(),
+            has_resend,
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
         }
@@ -156,6 +158,9 @@ impl VeService {
         );
         if !super::daemon::has_successors(&self.shared) {
             degraded.push("the mount ends with its daemon: none can take over".into());
+        }
+        if super::daemon::has_successors(&self.shared) && !self.has_resend {
+            degraded.push("the kernel sends no request twice: those under way when the daemon dies fail with EIO".into());
         }
         if self.quota && !self.engine.journal_is_sound() {
             degraded.push("no journal can be kept: after a crash the VE will be recounted".into());
@@ -243,7 +248,7 @@ impl VeService {
     }
 
     /// Hands over to another program. Returns only where that was not possible, and nothing has changed then.
-    fn upgrade(&self, program: &Path) -> Reply {
+    fn upgrade(&self) -> Reply {
         if !super::daemon::has_successors(&self.shared) {
             return failed(
                 ErrorKind::Unsupported,
@@ -253,15 +258,19 @@ impl VeService {
         if self.progress.lock().stopping {
             return failed(ErrorKind::Busy, "the VE is being unmounted".into());
         }
-        if let Err(error) = self.link.upgrade(program) {
-            let what = format!("{}: {error}", program.display());
-            return failed(ErrorKind::Invalid, what);
+        if !self.has_resend {
+            // A request that has been read and waits at the gate would never be answered.
+            let why = "this kernel sends no request twice (Linux 6.9 and later do): unmount and mount again";
+            return failed(ErrorKind::Unsupported, why.into());
+        }
+        if let Err(error) = self.link.upgrade() {
+            return failed(ErrorKind::Invalid, error.to_string());
         }
         let handed_over = self.gate.closed(HAND_OVER_PATIENCE, || {
             if let Err(error) = self.engine.commit() {
                 return failed(ErrorKind::Store, error.to_string());
             }
-            tracing::info!(ve = %self.ve, program = %program.display(), "handing over");
+            tracing::info!(ve = %self.ve, "handing over");
             // What waits at the gate was not begun: the kernel sends it to the successor.
             std::process::exit(HAND_OVER)
         });
@@ -283,7 +292,7 @@ impl Service for VeService {
             Request::Status => self.status(),
             Request::Stop { lazy } => self.stop(lazy),
             Request::Check { repair } => self.check(repair, progress),
-            Request::Upgrade { program } => self.upgrade(&program),
+            Request::Upgrade => self.upgrade(),
             other => engine_reply(&self.engine, other).unwrap_or_else(|| {
                 failed(
                     ErrorKind::Unsupported,

@@ -1,15 +1,16 @@
 //! A daemon that takes a mount over from a dead one.
 //!
-//! It is started by the keeper with three numbers: its end of the link, the device, and the shared memory; all else stands
-//! there. Order: read what was saved, lock in, note what the last daemon may have died of, work off its journal, put the
+//! It is started by the keeper with the numbers of its end of the link, the device, the shared memory and the configuration;
+//! all else stands there. Order: read what was saved, lock in, note what the last daemon may have died of, work off its journal, put the
 //! area into service with the nodes and files that the kernel knows, go through the handshake again, then have the kernel
 //! send again what was not answered. Whatever does not fit is refused, with a reason, before anything is changed.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::daemon::{Body, Parts, Sockets, lock_in};
-use super::{Config, StartError, saved};
+use super::daemon::{Body, Parts, Served, Sockets, lock_in};
+use super::{Config, saved};
 use crate::fault;
 use crate::fs::adopt::Pins;
 use crate::fuse::handshake::Handshake;
@@ -18,6 +19,7 @@ use crate::fuse::session::Connection;
 use crate::keeper::{DepositNumber, Depository, HAND_OVER, Link, REFUSED, SuccessorArguments};
 use crate::private::PrivateArea;
 use crate::quotactl::Left;
+use crate::shared::Earlier;
 use crate::shared::flights::Asked;
 use crate::shared::{Death, Deposited, Inheritance, Shared};
 use crate::sys::fork::{self, Ending};
@@ -87,10 +89,11 @@ fn take_over(
     let _signals = fork::block_end_signals().map_err(failed)?;
     let memory = descriptors.take(arguments.memory).ok_or_else(lost)?;
     let device = descriptors.take(arguments.device).ok_or_else(lost)?;
+    let config = descriptors.take(arguments.config).ok_or_else(lost)?;
+    let config = saved::config(&config).map_err(refused)?;
     let (shared, inheritance) = Shared::adopt(memory).map_err(refused)?;
     let shared = Arc::new(shared);
     fault::arm(shared.board());
-    let config = saved::config(&shared).map_err(refused)?;
     let (mount, handshake) = saved::mount(&shared).map_err(refused)?;
     let mut deposited = |what| {
         let number = shared.board().deposit(what)?;
@@ -130,14 +133,14 @@ fn serve(
 ) -> Result<(), Failure> {
     let connection =
         Connection::adopt(&body.parts.device, body.requests(), handshake).map_err(refused)?;
-    let device = body.parts.device.try_clone().map_err(failed)?;
     let (ve, link) = (body.parts.config.ve, body.parts.link.clone());
-    let unanswered: Vec<u64> = legacy
-        .inheritance
-        .cut_off
-        .iter()
-        .map(|request| request.asked.unique)
-        .collect();
+    let unanswered = &legacy.inheritance.cut_off;
+    let served = Served {
+        connection,
+        mount,
+        sockets,
+        has_resend: resend(&body.parts.device, unanswered).map_err(failed)?,
+    };
     let left = Left {
         listeners: &legacy.inheritance.listeners,
         calls: &legacy.inheritance.notifications,
@@ -146,10 +149,8 @@ fn serve(
     let ready = |leftover: &Inherited| {
         give_back(leftover, &link);
         tracing::info!(%ve, unanswered = unanswered.len(), "taken over");
-        resend(&device, &unanswered)
     };
-    body.run(connection, mount, sockets, Some(left), ready)
-        .map_err(failed)
+    body.run(served, Some(left), ready).map_err(failed)
 }
 
 /// What nobody took up was deposited by a daemon that died before it could say for what.
@@ -160,24 +161,32 @@ fn give_back(leftover: &Inherited, link: &Link) {
     }
 }
 
-/// Has the kernel send again what was read and not answered.
-fn resend(device: &OwnedFd, unanswered: &[u64]) -> Result<(), StartError> {
-    match fuse_dev::resend(device) {
-        Ok(()) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            tracing::warn!(
-                requests = unanswered.len(),
-                "this kernel sends no request twice (Linux 6.9 and later do); those under way fail with EIO"
-            );
-            for unique in unanswered {
-                // One that was answered after all is not waited for.
-                let _ = fuse_dev::answer(device, -libc::EIO, *unique);
-            }
-            Ok(())
+/// Has the kernel send again what was read and not answered; false where it cannot: then that fails.
+fn resend(device: &OwnedFd, unanswered: &[Earlier]) -> io::Result<bool> {
+    let is_resent = sends_again(device)?;
+    if !is_resent {
+        tracing::warn!(
+            requests = unanswered.len(),
+            "this kernel sends no request twice (Linux 6.9 and later do); those under way fail with EIO"
+        );
+        for request in unanswered {
+            // One that was answered after all is not waited for.
+            let _ = fuse_dev::answer(device, -libc::EIO, request.asked.unique);
         }
-        Err(error) => Err(StartError::step("the kernel does not send requests again")(
-            error,
-        )),
+    }
+    Ok(is_resent)
+}
+
+/// Asks for everything that was read and not answered; false where the kernel cannot (before Linux 6.9). Only while no worker
+/// reads requests: what one is at would be done twice.
+pub(super) fn sends_again(device: &OwnedFd) -> io::Result<bool> {
+    if fault::lacks_resend() {
+        return Ok(false);
+    }
+    match fuse_dev::resend(device) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

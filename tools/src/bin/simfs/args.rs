@@ -113,12 +113,14 @@ pub(crate) struct OciArgs {
 
 /// `upgrade`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub(crate) struct UpgradeArgs {
     /// The VE's number.
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, required_unless_present = "all")]
     pub(crate) veid: Option<String>,
     /// Every mounted VE, one after the other.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "veid")]
     all: bool,
+    /// This program instead of the one that is called: to go back to an older one, say.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) program: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! The hidden command with which a keeper starts a daemon that takes a mount over: `simfs successor LINK DEVICE MEMORY`,
-//! three numbers of descriptors. Not for people: without a keeper it ends with an error.
+//! The hidden command with which a keeper starts a daemon that takes a mount over: `simfs successor LINK DEVICE MEMORY
+//! CONFIG`, numbers of descriptors. Not for people: without a keeper it ends with an error.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 fn parse(arguments: &[OsString]) -> Option<SuccessorArguments> {
-    let [link, device, memory] = arguments else {
+    let [link, device, memory, config] = arguments else {
         return None;
     };
     let number = |argument: &OsString| argument.to_str()?.parse().ok();
@@ -28,5 +28,6 @@ fn parse(arguments: &[OsString]) -> Option<SuccessorArguments> {
         link: number(link)?,
         device: number(device)?,
         memory: number(memory)?,
+        config: number(config)?,
     })
 }

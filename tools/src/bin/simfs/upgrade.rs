@@ -1,11 +1,14 @@
 //! `simfs upgrade`: the program that is called takes over from the one that serves.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use quota::VeId;
 use simfs::control::{Client, ClientError, Reply, Request, UpgradeOutcome, VeStatus};
+use simfs::keeper::upgrade_link;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
@@ -19,7 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(paths: &Paths, args: &UpgradeArgs) -> Outcome {
-    let program = std::env::current_exe().map_err(failed)?;
+    let program = match &args.program {
+        Some(program) => std::path::absolute(program),
+        None => std::env::current_exe(),
+    };
+    let program = program.map_err(failed)?;
     let Some(veid) = &args.veid else {
         return all(paths, &program);
     };
@@ -56,6 +63,13 @@ enum Failed {
     NotMounted,
     #[error(transparent)]
     Client(ClientError),
+    #[error("{}: {error}", program.display())]
+    Refused {
+        program: PathBuf,
+        error: ClientError,
+    },
+    #[error("{}: {error}", link.display())]
+    Link { link: PathBuf, error: io::Error },
     #[error("{} could not take over ({reason}); the VE is served on as before", program.display())]
     Reverted { program: PathBuf, reason: String },
     #[error("the daemon answered something else: it differs in version")]
@@ -77,12 +91,17 @@ impl From<ClientError> for Failed {
 
 fn upgrade(paths: &Paths, ve: VeId, program: &Path) -> Result<(), Failed> {
     let before = attempt(&ask(paths, ve)?);
-    let order = Request::Upgrade {
-        program: program.to_owned(),
-    };
-    match Client::connect(&paths.run_dir(ve))?.request(&order) {
+    let link = name_program(paths, ve, program)?;
+    let ordered = Client::connect(&paths.run_dir(ve))
+        .and_then(|mut client| client.request(&Request::Upgrade));
+    // Taken away by the keeper, if it came so far.
+    let _may_be_gone = fs::remove_file(link);
+    match ordered {
         Ok(_) => return Err(Failed::Unexpected),
-        Err(error @ (ClientError::Refused(_) | ClientError::TimedOut)) => return Err(error.into()),
+        Err(error @ (ClientError::Refused(_) | ClientError::TimedOut)) => {
+            let program = program.to_owned();
+            return Err(Failed::Refused { program, error });
+        }
         // The daemon has handed over; its sockets stay.
         Err(_) => {}
     }
@@ -105,6 +124,17 @@ fn upgrade(paths: &Paths, ve: VeId, program: &Path) -> Result<(), Failed> {
         thread::sleep(PAUSE);
     }
     Err(Failed::Unknown)
+}
+
+/// Tells the keeper which program; see [`upgrade_link`].
+fn name_program(paths: &Paths, ve: VeId, program: &Path) -> Result<PathBuf, Failed> {
+    let run_dir = fs::canonicalize(paths.run_dir(ve)).map_err(|_| Failed::NotMounted)?;
+    let link = upgrade_link(&run_dir);
+    let _left_behind = fs::remove_file(&link);
+    match std::os::unix::fs::symlink(program, &link) {
+        Ok(()) => Ok(link),
+        Err(error) => Err(Failed::Link { link, error }),
+    }
 }
 
 fn ask(paths: &Paths, ve: VeId) -> Result<VeStatus, Failed> {
