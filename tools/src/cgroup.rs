@@ -71,6 +71,10 @@ impl ResourceGroups {
             let [_, place, kind, options, ..] = fields.as_slice() else {
                 continue;
             };
+            // A mount covers what was mounted there and below before it: the names then lead elsewhere.
+            first.retain(|_, mount: &mut PathBuf| !mount.starts_with(place));
+            second = second.filter(|mount: &PathBuf| !mount.starts_with(place));
+            all.retain(|mount: &PathBuf| !mount.starts_with(place));
             if kind.starts_with("cgroup") {
                 all.push(PathBuf::from(place));
             }
@@ -298,6 +302,7 @@ mod tests {
     const FIRST: &str = "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0\n\
                          cgroup /sys/fs/cgroup/blkio cgroup rw,blkio 0 0\n";
     const SECOND: &str = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+    const BESIDE: &str = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
 
     fn groups(table: &str) -> ResourceGroups {
         ResourceGroups::in_table(table, Path::new("/"), VeId::new(101))
@@ -307,7 +312,7 @@ mod tests {
     fn the_layout_is_read_from_the_mount_table() {
         assert_eq!(groups(FIRST).layout(), Layout::First);
         assert_eq!(groups(SECOND).layout(), Layout::Second);
-        let both = groups(&format!("{FIRST}{SECOND}"));
+        let both = groups(&format!("{FIRST}{BESIDE}"));
         assert_eq!(both.layout(), Layout::Hybrid);
         assert!(both.is_first("io") && both.is_first("cpu") && !both.is_first("memory"));
         assert_eq!(both.oci_path(), Path::new("/simfs/101/ve"));
@@ -318,6 +323,21 @@ mod tests {
                 Path::new("/sys/fs/cgroup/blkio/simfs/101/ve"),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_mounted_over_does_not_count() {
+        let over = groups(&format!("{FIRST}{BESIDE}{SECOND}"));
+        assert_eq!(over.layout(), Layout::Second);
+        assert_eq!(over.second.as_deref(), Some(Path::new("/sys/fs/cgroup")));
+        assert_eq!(over.all, [Path::new("/sys/fs/cgroup")]);
+        let hidden = groups(&format!(
+            "{SECOND}tmpfs /sys/fs/cgroup tmpfs rw 0 0\n{FIRST}"
+        ));
+        assert_eq!(hidden.layout(), Layout::First);
+        let similar = groups(&format!("{FIRST}tmpfs /sys/fs/cgroup/blk tmpfs rw 0 0\n"));
+        assert_eq!(similar.layout(), Layout::First);
+        assert!(similar.is_first("io"));
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub fn explain(error: &clap::Error, program: &str) -> Result<String, String> {
             let text = error.to_string();
             let words: Vec<&str> = text
                 .lines()
-                .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+                .take_while(|line| {
+                    let line = line.trim_start();
+                    let is_over = ["Usage:", "For more", "tip: to pass"];
+                    !is_over.iter().any(|start| line.starts_with(start))
+                })
                 .flat_map(str::split_whitespace)
                 .collect();
             let line = words.join(" ");

@@ -197,6 +197,14 @@ pub fn second_level(
     text
 }
 
+/// A number and what it counts, in the plural unless it is one.
+pub fn counted(number: impl Into<u64>, thing: &str) -> String {
+    match number.into() {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
 /// `user` or `group`.
 pub const fn kind_word(kind: quota::QuotaType) -> &'static str {
     match kind {

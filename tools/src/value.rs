@@ -180,7 +180,6 @@ fn clock_seconds(value: &str) -> Result<u64, ValueError> {
 /// # Errors
 /// Anything but a decimal number in the range of VEs.
 pub fn parse_ve(value: &str) -> Result<VeId, ValueError> {
-    refuse_sign(value)?;
     match value.parse::<u32>() {
         Ok(number) if (1..=VE_MAX).contains(&number) => Ok(VeId::new(number)),
         _ => Err(form(value, VE)),

@@ -8,7 +8,7 @@ use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::progress::Bar;
 use simfs_tools::recount::recount;
-use simfs_tools::report::{complain, json, kind_and_id, kind_word, print};
+use simfs_tools::report::{complain, counted, json, kind_and_id, kind_word, print};
 use simfs_tools::ve_handle::{VeError, VeHandle};
 
 use crate::Outcome;
@@ -137,8 +137,8 @@ fn text_report(ve: VeId, report: &CheckReport) -> String {
         (false, false) => "the totals are wrong: mend them with --repair",
     };
     text + &format!(
-        "VE {ve}: {} inodes counted: {verdict}\n",
-        report.inodes_seen
+        "VE {ve}: {} counted: {verdict}\n",
+        counted(report.inodes_seen.get(), "inode")
     )
 }
 

@@ -11,7 +11,7 @@ use simfs::control::{
 };
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
-use simfs_tools::report::{AccountJson, json, print};
+use simfs_tools::report::{AccountJson, counted, json, print};
 use simfs_tools::value::parse_ve;
 use simfs_tools::ve_handle::{VeError, open_stored};
 
@@ -258,8 +258,8 @@ fn life_notes(line: &Line) -> Vec<String> {
     if line.restarts > 0 {
         let cause = line.last_death.as_deref().unwrap_or("unknown");
         notes.push(format!(
-            "the daemon was restarted {} times, last after {cause}",
-            line.restarts
+            "the daemon was restarted {}, last after {cause}",
+            counted(line.restarts, "time")
         ));
     }
     match line.upgrade.as_ref().map(|upgrade| &upgrade.outcome) {

@@ -134,16 +134,16 @@ fn make(
 
 fn check_fits(wanted: &disk::Wanted, usage: Usage) -> Fallible<()> {
     let limits = wanted.limits();
-    for (resource, option, unit) in [
-        (Resource::Space, "--diskspace", 1024),
-        (Resource::Inodes, "--diskinodes", 1),
+    for (resource, option, (unit, name)) in [
+        (Resource::Space, "--diskspace", (1024, "KiB")),
+        (Resource::Inodes, "--diskinodes", (1, "inodes")),
     ] {
         let used = usage.get(resource);
         if let Some(hard) = limits.get(resource).hard.filter(|hard| used > *hard) {
             return Err(Failure::new(
                 VzctlExit::NoSpace,
                 format!(
-                    "the template needs {} but the hard limit is {}: give more with {option}",
+                    "the template needs {} {name} but the hard limit is {} {name}: give more with {option}",
                     used.div_ceil(unit),
                     hard.div_ceil(unit)
                 ),

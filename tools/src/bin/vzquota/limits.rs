@@ -1,6 +1,6 @@
 //! Limits as typed: read, checked against each other and against usage.
 
-use quota::{Account, GracePeriod, Limit, Limits, LimitsChange, Resource, Setting};
+use quota::{Account, GracePeriod, Limit, Limits, LimitsChange, Resource, Setting, Subject};
 use simfs_tools::exit::{Failure, VzquotaExit};
 use simfs_tools::value::{ValueError, parse_inodes, parse_period, parse_space};
 
@@ -103,25 +103,30 @@ fn parse_ugid_limit(value: &str) -> Result<u32, ValueError> {
 
 /// Refuses a hard limit below its soft one, by the flags that set them.
 pub(crate) fn check_order(limits: &Limits) -> Result<(), Failure<VzquotaExit>> {
-    let check = |limit: Limit<u64>, unit: u64, soft: &str, hard: &str| match limit {
+    let check = |limit: Limit<u64>, (unit, name): (u64, &str), soft: &str, hard: &str| match limit {
         Limit {
             soft: Some(low),
             hard: Some(high),
         } if low > high => Err(usage(format!(
-            "the hard limit {} is below the soft limit {}: raise it with {hard}, or lower the other with {soft}",
+            "the hard limit {}{name} is below the soft limit {}{name}: raise it with {hard}, or lower the other with {soft}",
             high.div_ceil(unit),
             low.div_ceil(unit),
         ))),
         _ => Ok(()),
     };
-    check(limits.get(Resource::Space), 1024, "-b", "-B")?;
-    check(limits.get(Resource::Inodes), 1, "-i", "-I")
+    check(limits.get(Resource::Space), (1024, " KiB"), "-b", "-B")?;
+    check(limits.get(Resource::Inodes), (1, " inodes"), "-i", "-I")
 }
 
 /// Warns of limits that are below usage already; they are accepted.
 pub(crate) fn warn_below_usage(context: &Context, account: &Account) {
+    // Each line names the VE already.
+    let whose = match account.subject {
+        Subject::Ve => String::new(),
+        subject => format!("{subject}: "),
+    };
     for (resource, unit, name) in [
-        (Resource::Space, 1024, "1k-blocks"),
+        (Resource::Space, 1024, "KiB"),
         (Resource::Inodes, 1, "inodes"),
     ] {
         let used = account.usage.get(resource);
@@ -129,8 +134,7 @@ pub(crate) fn warn_below_usage(context: &Context, account: &Account) {
         for (level, value) in [("soft", limit.soft), ("hard", limit.hard)] {
             if let Some(value) = value.filter(|value| used > *value) {
                 context.warn(&format!(
-                    "{}: usage {} of {name} is above the {level} limit {}",
-                    account.subject,
+                    "{whose}usage {} {name} is above the {level} limit {} {name}",
                     used.div_ceil(unit),
                     value.div_ceil(unit),
                 ));

@@ -4,7 +4,7 @@ use quota::{Limit, Limits, LimitsChange, QuotaType, Scope};
 use simfs::control::Request;
 use simfs_tools::exit::{Failure, VzquotaExit};
 use simfs_tools::names::Names;
-use simfs_tools::report::kind_word;
+use simfs_tools::report::{counted, kind_word};
 use simfs_tools::value::{parse_inodes, parse_period, parse_space};
 use simfs_tools::ve_handle::VeHandle;
 
@@ -33,8 +33,8 @@ pub(crate) fn setlimit2(context: &Context, args: &SecondLevelArgs) -> Outcome {
 fn set_limits(context: &Context, kind: QuotaType, values: &[String]) -> Outcome {
     let [id, block_soft, block_hard, inode_soft, inode_hard] = values else {
         return Err(usage(format!(
-            "{} values given, five needed: ID BSOFT BHARD ISOFT IHARD (0: no limit)",
-            values.len()
+            "{} given, 5 needed: ID BSOFT BHARD ISOFT IHARD (0: no limit)",
+            counted(u64::try_from(values.len()).unwrap_or(u64::MAX), "value")
         )));
     };
     let space =
@@ -65,8 +65,8 @@ fn zero_as_none<T: Copy + Ord + Default>(soft: Option<T>, hard: Option<T>) -> Li
 fn set_times(context: &Context, kind: QuotaType, values: &[String]) -> Outcome {
     let [block, inode] = values else {
         return Err(usage(format!(
-            "{} values given, two needed: BGRACE IGRACE",
-            values.len()
+            "{} given, 2 needed: BGRACE IGRACE",
+            counted(u64::try_from(values.len()).unwrap_or(u64::MAX), "value")
         )));
     };
     let space = parse_period(block).map_err(|error| usage(error).about("BGRACE"))?;
@@ -86,9 +86,11 @@ fn set_times(context: &Context, kind: QuotaType, values: &[String]) -> Outcome {
 fn resolve(handle: &mut VeHandle, kind: QuotaType, id: &str) -> Result<u32, Failure<VzquotaExit>> {
     let word = kind_word(kind);
     if id.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
-        return id.parse().map_err(|_| {
+        // 4294967295 is (uid_t) -1, "no user" (chown(2)): nothing can belong to it.
+        let number = id.parse().ok().filter(|number| *number != u32::MAX);
+        return number.ok_or_else(|| {
             usage(format!(
-                "'{id}' is not a {word} id: give 0 to 4294967295, or a name"
+                "'{id}' is not a {word} id: give 0 to 4294967294, or a name"
             ))
         });
     }
