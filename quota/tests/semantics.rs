@@ -181,6 +181,8 @@ const ROWS: &[Row] = rows![
         [Take(60), Enforce(false), Wait(99), Enforce(true), Deadline(Some(60)), Refused(1, EXPIRED)];
     "the peak is the most ever charged", "proc(5), user_beancounters", Both, None, Some(100), 60 =>
         [Take(70), Give(50), Take(10), Peak(70), Hold(70), Cancel, Peak(70)];
+    "the peak survives a restart that finds less", "proc(5), user_beancounters", Both, None, Some(100), 60 =>
+        [Take(70), Give(50), Reopen, Used(20), Peak(70)];
     "every refusal is counted", "proc(5), user_beancounters", Both, None, Some(10), 60 =>
         [Refused(11, HARD), Refused(12, HARD), Refusals(2), Reopen, Refusals(2)];
     "hard reached is reported once", "vzdq_ops.c", Both, None, Some(100), 60 =>

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use quota::store::memory::MemoryStore;
 use quota::{
-    Accounts, Bytes, Change, Charged, Clock, Engine, Environment, InodeId, LimitsChange,
-    ManualClock, Owner, Resource, Setup, Subject, Timestamp, Uid, Usage, VeId, Want,
+    Accounts, Bytes, Change, Charged, Clock, Engine, Environment, GracePeriod, InodeId, Inodes,
+    LimitsChange, ManualClock, Owner, Resource, Scope, Setting, Setup, Subject, Timestamp, Uid,
+    Usage, VeId, Want,
 };
 
 use super::bench::limits;
@@ -80,6 +81,54 @@ fn one_resource_that_does_not_fit_refuses_both() {
         .unwrap_err();
     assert_eq!((denied.resource, denied.limit), (Resource::Inodes, 0));
     assert_eq!(engine.reserved(), Usage::ZERO);
+}
+
+// S12, S16: what is above its own limit refuses no request that asks nothing of it.
+#[test]
+fn a_resource_above_its_limit_does_not_refuse_the_other() {
+    let (engine, _) = engine();
+    let held = Want::new(OWNER, Usage::space(Bytes::new(9)));
+    let _held = engine.reserve(&[], &[held], &|| false).unwrap();
+    for subject in [
+        Subject::Ve,
+        Subject::User(OWNER.uid),
+        Subject::Group(OWNER.gid),
+    ] {
+        limit(&engine, subject, None, Some(5));
+    }
+    let one = Want::new(OWNER, Usage::inode(Bytes::ZERO));
+    assert!(engine.reserve(&[], &[one], &|| false).is_ok());
+    assert_eq!(deny(&engine, 1), Subject::Ve);
+}
+
+// S12: each resource has its own grace period.
+#[test]
+fn each_resource_has_a_grace_period_of_its_own() {
+    let (engine, _) = engine();
+    let [space, inodes] = [60, 5].map(|seconds| Some(GracePeriod::new(seconds)));
+    for scope in Scope::ALL {
+        let _ = engine.set_grace_periods(scope, space, inodes).unwrap();
+    }
+    let subjects = [
+        Subject::Ve,
+        Subject::User(OWNER.uid),
+        Subject::Group(OWNER.gid),
+    ];
+    for subject in subjects {
+        let change = LimitsChange {
+            space_soft: Setting::To(Bytes::ZERO),
+            inodes_soft: Setting::To(Inodes::ZERO),
+            ..LimitsChange::default()
+        };
+        let _ = engine.set_limits(subject, &change).unwrap();
+    }
+    let want = Want::new(OWNER, Usage::inode(Bytes::new(1)));
+    let _held = engine.reserve(&[], &[want], &|| false).unwrap();
+    for subject in subjects {
+        let deadlines = engine.account(subject).unwrap().deadlines;
+        assert_eq!(deadlines.space, Some(Timestamp::new(START + 60)));
+        assert_eq!(deadlines.inodes, Some(Timestamp::new(START + 5)));
+    }
 }
 
 #[test]
