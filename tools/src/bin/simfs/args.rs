@@ -113,12 +113,13 @@ pub(crate) struct OciArgs {
 
 /// `upgrade`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["veid", "all"])))]
 pub(crate) struct UpgradeArgs {
     /// The VE's number.
-    #[arg(allow_negative_numbers = true, required_unless_present = "all")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) veid: Option<String>,
     /// Every mounted VE, one after the other.
-    #[arg(long, conflicts_with = "veid")]
+    #[arg(long)]
     all: bool,
     /// This program instead of the one that is called: to go back to an older one, say.
     #[arg(long, value_name = "PATH")]
