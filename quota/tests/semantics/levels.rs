@@ -86,19 +86,22 @@ fn one_resource_that_does_not_fit_refuses_both() {
 // S12, S16: what is above its own limit refuses no request that asks nothing of it.
 #[test]
 fn a_resource_above_its_limit_does_not_refuse_the_other() {
-    let (engine, _) = engine();
-    let held = Want::new(OWNER, Usage::space(Bytes::new(9)));
-    let _held = engine.reserve(&[], &[held], &|| false).unwrap();
-    for subject in [
-        Subject::Ve,
-        Subject::User(OWNER.uid),
-        Subject::Group(OWNER.gid),
-    ] {
-        limit(&engine, subject, None, Some(5));
+    // Without a timer at once, with one by the rules.
+    for soft in [None, Some(5)] {
+        let (engine, _) = engine();
+        let held = Want::new(OWNER, Usage::space(Bytes::new(9)));
+        let _held = engine.reserve(&[], &[held], &|| false).unwrap();
+        for subject in [
+            Subject::Ve,
+            Subject::User(OWNER.uid),
+            Subject::Group(OWNER.gid),
+        ] {
+            limit(&engine, subject, soft, Some(5));
+        }
+        let one = Want::new(OWNER, Usage::inode(Bytes::ZERO));
+        assert!(engine.reserve(&[], &[one], &|| false).is_ok());
+        assert_eq!(deny(&engine, 1), Subject::Ve);
     }
-    let one = Want::new(OWNER, Usage::inode(Bytes::ZERO));
-    assert!(engine.reserve(&[], &[one], &|| false).is_ok());
-    assert_eq!(deny(&engine, 1), Subject::Ve);
 }
 
 // S12: each resource has its own grace period.
