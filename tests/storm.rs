@@ -132,6 +132,11 @@ fn storm_of_writers_on_xfs() {
     writers_on(Kind::Xfs { mib: 400 });
 }
 
+#[test]
+fn storm_of_writers_on_btrfs() {
+    writers_on(Kind::Btrfs { mib: 300 });
+}
+
 /// Writes where the file is known to have its space, while others take that space away.
 fn overwriter(path: &Path, seed: u64, end: Instant) {
     let mut dice = Dice(seed);

@@ -551,19 +551,27 @@ impl Holes {
                 gaps: vec![(start, end - start)],
             });
         };
+        Ok(Self::between(&extents, growth, start, end))
+    }
+
+    /// What the extents, of which the first may begin before the range and the last may end behind it, leave of a range of
+    /// whole blocks.
+    fn between(extents: &[(u64, u64)], growth: &Growth, start: u64, end: u64) -> Self {
         let mut gaps = Vec::new();
         let mut at = start;
-        for (from, length) in extents {
-            let from = growth.floor(from).clamp(at, end);
+        for &(first, length) in extents {
+            let from = growth.floor(first).clamp(at, end);
             if from > at {
                 gaps.push((at, from - at));
             }
-            at = at.max(growth.ceil(from.saturating_add(length)).min(end));
+            // From where the extent begins, not from where it enters the range: btrfs tells of the whole extent.
+            let until = growth.ceil(first.saturating_add(length));
+            at = at.max(until.min(end));
         }
         if at < end {
             gaps.push((at, end - at));
         }
-        Ok(Self { gaps })
+        Self { gaps }
     }
 
     /// All of them together.
@@ -623,6 +631,21 @@ fn promised_space(state: &State) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_extent_that_begins_before_the_range_ends_where_it_ends() {
+        let growth = Growth::new(crate::private::Backing::Btrfs, 4096);
+        let gaps = |extents: &[_]| Holes::between(extents, &growth, 49152, 208_896).gaps;
+        assert_eq!(gaps(&[(0, 200_704)]), [(200_704, 8192)]);
+        assert_eq!(gaps(&[(0, 49152)]), [(49152, 159_744)]);
+        assert_eq!(
+            gaps(&[(0, 53248), (61440, 4096)]),
+            [(53248, 8192), (65536, 143_360)]
+        );
+        assert_eq!(gaps(&[(0, 1 << 20)]), []);
+        assert_eq!(gaps(&[(61440, 1 << 20)]), [(49152, 12288)]);
+        assert_eq!(gaps(&[]), [(49152, 159_744)]);
+    }
 
     #[test]
     fn a_part_ends_at_a_block_edge() {
