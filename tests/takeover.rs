@@ -267,6 +267,37 @@ fn daemons_that_die_before_they_serve_anybody_are_given_up() {
     ve.assert_exact();
 }
 
+/// Before Linux 6.9 a request that nobody will answer hangs its caller for good: there the mount ends with its daemon.
+#[test]
+fn without_requests_sent_again_the_mount_ends_with_its_daemon() {
+    let Some(ve) = Spec::default().init() else {
+        return;
+    };
+    let mut mount = ve.command("simfs");
+    mount.args(["mount", Ve::ID]);
+    finish(mount.env("SIMFS_FAULT_NO_RESEND", "1")).ok();
+    put(ve.path("file"), KIB);
+    let held = open(ve.path("file"), OFlags::RDONLY).expect("open");
+    assert!(
+        ve.status()["degraded"]
+            .to_string()
+            .contains("sends no request twice")
+    );
+    ve.simfs(["upgrade", Ve::ID])
+        .refused(1, "sends no request twice");
+    let (daemon, keeper) = crash::pids(&ve);
+    crash::kill(daemon);
+    eventually("the keeper ends", || match crash::is_alive(keeper) {
+        true => Err("alive".to_owned()),
+        false => Ok(()),
+    });
+    let asked = rustix::fs::fstatfs(&held).map(drop);
+    assert_eq!(asked, Err(rustix::io::Errno::NOTCONN));
+    drop(held);
+    crash::mount_again(&ve);
+    ve.assert_exact();
+}
+
 // S77: without its keeper a mount outlives no daemon.
 #[test]
 fn both_killed_at_once_is_a_plain_crash() {

@@ -63,23 +63,10 @@ pub fn look(device: impl AsFd) -> io::Result<DeviceState> {
 /// Linux `include/uapi/linux/fuse.h` and `fs/fuse/dev.c`, `fuse_resend`.
 pub fn resend(device: impl AsFd) -> io::Result<()> {
     const NOTIFY_RESEND: i32 = 7;
-    answer(device, NOTIFY_RESEND, 0)
-}
-
-/// Answers a request with an error (a negative errno), or with success (0) where that has no content.
-///
-/// # Errors
-/// `ENOENT` where nobody waits for this answer.
-pub fn answer(device: impl AsFd, error: i32, unique: u64) -> io::Result<()> {
-    // `struct fuse_out_header`: length, error, number.
+    // `struct fuse_out_header`: length, code in the place of the error, no request.
     let mut header = [0; 16];
-    for (place, byte) in header.iter_mut().zip(
-        16_u32
-            .to_ne_bytes()
-            .into_iter()
-            .chain(error.to_ne_bytes())
-            .chain(unique.to_ne_bytes()),
-    ) {
+    let parts = [16_u32.to_ne_bytes(), NOTIFY_RESEND.to_ne_bytes()];
+    for (place, byte) in header.iter_mut().zip(parts.into_iter().flatten()) {
         *place = byte;
     }
     rustix::io::write(device, &header)?;

@@ -308,7 +308,9 @@ impl<'a> Body<'a> {
         }
         let link = self.parts.link.clone();
         stop_on_signal(link.clone()).map_err(StartError::step("cannot wait for signals"))?;
-        if has_successors(&self.parts.shared) {
+        // Before Linux 6.9 a request that was read and not answered hangs its caller beyond any signal, as long as the
+        // connection lives: there the mount ends with its daemon.
+        if has_successors(&self.parts.shared) && has_resend {
             abort_on_panic();
             link.ready()
                 .map_err(StartError::step("the keeper is gone"))?;

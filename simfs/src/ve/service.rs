@@ -160,7 +160,7 @@ impl VeService {
             degraded.push("the mount ends with its daemon: none can take over".into());
         }
         if super::daemon::has_successors(&self.shared) && !self.has_resend {
-            degraded.push("the kernel sends no request twice: those under way when the daemon dies fail with EIO".into());
+            degraded.push("the mount ends with its daemon: the kernel sends no request twice (Linux 6.9 and later do)".into());
         }
         if self.quota && !self.engine.journal_is_sound() {
             degraded.push("no journal can be kept: after a crash the VE will be recounted".into());

@@ -19,7 +19,6 @@ use crate::fuse::session::Connection;
 use crate::keeper::{DepositNumber, Depository, HAND_OVER, Link, REFUSED, SuccessorArguments};
 use crate::private::PrivateArea;
 use crate::quotactl::Left;
-use crate::shared::Earlier;
 use crate::shared::flights::Asked;
 use crate::shared::{Death, Deposited, Inheritance, Shared};
 use crate::sys::fork::{self, Ending};
@@ -139,7 +138,7 @@ fn serve(
         connection,
         mount,
         sockets,
-        has_resend: resend(&body.parts.device, unanswered).map_err(failed)?,
+        has_resend: sends_again(&body.parts.device).map_err(failed)?,
     };
     let left = Left {
         listeners: &legacy.inheritance.listeners,
@@ -159,22 +158,6 @@ fn give_back(leftover: &Inherited, link: &Link) {
         tracing::info!(number, "a descriptor that nobody needs is given back");
         link.withdraw(DepositNumber::new(number));
     }
-}
-
-/// Has the kernel send again what was read and not answered; false where it cannot: then that fails.
-fn resend(device: &OwnedFd, unanswered: &[Earlier]) -> io::Result<bool> {
-    let is_resent = sends_again(device)?;
-    if !is_resent {
-        tracing::warn!(
-            requests = unanswered.len(),
-            "this kernel sends no request twice (Linux 6.9 and later do); those under way fail with EIO"
-        );
-        for request in unanswered {
-            // One that was answered after all is not waited for.
-            let _ = fuse_dev::answer(device, -libc::EIO, request.asked.unique);
-        }
-    }
-    Ok(is_resent)
 }
 
 /// Asks for everything that was read and not answered; false where the kernel cannot (before Linux 6.9). Only while no worker
