@@ -330,7 +330,11 @@ impl Fs {
             promise.intend(&old_parent.inode_id(), from.name.as_bytes());
         }
         self.describe_rename(call, (from, source), to, flags);
-        let renamed = Self::identity(call.caller, 0)
+        // Only the whiteout is made, and must not be made for somebody whom the request does not name.
+        let is_needed = flags.contains(RenameFlags::WHITEOUT) || call.caller.is_named();
+        let renamed = is_needed
+            .then(|| Self::identity(call.caller, 0))
+            .transpose()
             .and_then(|_identity| file::rename_at(old_dir, from.name, new_dir, to.name, flags));
         fault::point("renamed");
         match victim {

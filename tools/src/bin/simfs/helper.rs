@@ -15,6 +15,7 @@ use simfs_tools::exit::{self, Failure, MountHelperExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
 use simfs_tools::value::parse_ve;
+use simfs_tools::ve_state::is_mount_point;
 
 use crate::mount::{MountRequest, plan};
 use crate::start::start;
@@ -118,8 +119,12 @@ fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
     }
 }
 
-/// Whether the VE's own daemon says that it serves this place.
+/// Whether something is mounted at this place and the VE's own daemon says that it serves it. One that was just unmounted
+/// still answers.
 fn is_mounted_at(paths: &Paths, ve: VeId, place: &Path) -> bool {
+    if !is_mount_point(place) {
+        return false;
+    }
     let status =
         Client::connect(&paths.run_dir(ve)).and_then(|mut client| client.request(&Request::Status));
     let place = place.canonicalize();

@@ -101,6 +101,17 @@ fn wait(process: &OwnedFd) -> Result<(), Failure<SimfsExit>> {
     }
 }
 
+/// Whether the processes that serve the VE end within this time.
+pub(crate) fn end_within(status: &VeStatus, limit: Duration) -> bool {
+    let Ok(limit) = Timespec::try_from(limit) else {
+        return false;
+    };
+    processes(status).iter().all(|process| {
+        let mut fds = [PollFd::new(process, PollFlags::IN)];
+        poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
+    })
+}
+
 /// Takes away what a daemon that died left: its mount, its socket.
 fn detach_dead(paths: &Paths, ve: VeId) -> Outcome {
     let run_dir = paths.run_dir(ve);
