@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! 1. A fault is logged when it comes up and once a minute while it lasts, whatever the number of requests that fail.
-//! 2. A fault that did not come again for [`LASTS`] is over and no longer reported.
+//! 2. A fault that did not come again for `LASTS` is over and no longer reported.
 //!
 //! Lock order: a leaf.
 

@@ -6,7 +6,7 @@
 //! is ended first.
 //!
 //! Invariants:
-//! 1. It parses nothing that a guest wrote, and nothing of a daemon's but the fixed orders of [`order`].
+//! 1. It parses nothing that a guest wrote, and nothing of a daemon's but the fixed orders of `order`.
 //! 2. It waits for nothing but its daemon: what could wait for the daemon's answers (umount(2)) runs in a child of its own.
 //! 3. The device is open as long as it lives, and closed when it ends: guests never wait for nobody.
 //! 4. Successors run the program that the first daemon ran, whatever became of its file, until an upgrade names another;

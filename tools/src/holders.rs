@@ -53,7 +53,7 @@ impl fmt::Display for Holder {
 }
 
 /// The holders of the file system with this device number, but for these processes and the caller. Of the processes
-/// that share a mount namespace one is named. Whatever is not found in [`PATIENCE`] is left out: to look at a process
+/// that share a mount namespace one is named. Whatever is not found in `PATIENCE` is left out: to look at a process
 /// that waits for a file system which does not answer can take as long as that.
 pub fn of(device: DeviceNumber, except: &[u32]) -> Vec<Holder> {
     let (send, found) = mpsc::channel();

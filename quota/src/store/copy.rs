@@ -5,7 +5,7 @@
 //! DIR/limits.copy    a line for each change of an account's limits; the last line of an account counts
 //! ```
 //! A damaged store is mended from it, and a database that lost commits is told by it. Lines are JSON behind a checksum,
-//! see [`line`]; the file of limits is written by [`log`]. A change costs one line, however many accounts there are.
+//! see [`line`]; the file of limits is written by `log`. A change costs one line, however many accounts there are.
 //!
 //! Deadlines are those of the last order on their account; one that usage started since is not in the copy.
 

@@ -4,7 +4,7 @@
 //! the mount is read only. It lasts as long as a mount of it is attached anywhere; [`TextFile::serve`] ends with the
 //! last one, so a VE that ends takes it along.
 //!
-//! Bounds: one request at a time, [`HANDLES`] open files, and one text for each.
+//! Bounds: one request at a time, `HANDLES` open files, and one text for each.
 //! Locks: the texts, a leaf.
 
 use std::collections::HashMap;

@@ -36,7 +36,7 @@ impl Attempt {
         number.into_iter().chain([kind]).chain(reason).collect()
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Reads what `encode` wrote.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (number, rest) = bytes.split_first_chunk()?;
         let (kind, reason) = rest.split_first()?;

@@ -11,7 +11,7 @@
 //!              handle handed out, seal | description: parent, new parent, source, lengths and step, seal, names
 //! ```
 //! At adoption slots become *claims*, in the same layout with a stamp in the first word. A claim lasts until its request is
-//! answered, or [`CLAIMS`] newer ones came: unique numbers are never used twice, so an old claim is only room lost.
+//! answered, or `CLAIMS` newer ones came: unique numbers are never used twice, so an old claim is only room lost.
 //!
 //! No locks: a slot belongs to its worker, claims are written by adoption and by the worker that has the request.
 
