@@ -99,6 +99,34 @@ fn plain_umount_ends_the_daemon_too() {
     assert_eq!(ve.used().inodes, 2);
 }
 
+// umount(8) returns while the daemon still commits: whatever comes next meets it, at one stage of its end or another.
+#[test]
+fn any_command_may_follow_a_plain_umount_at_once() {
+    let Some(ve) = Spec::default().init() else {
+        return;
+    };
+    let commands: [&dyn Fn(&Ve) -> Outcome; 5] = [
+        &|ve| ve.simfs(["check", Ve::ID]),
+        &|ve| ve.vzquota(["stat", Ve::ID]),
+        &|ve| ve.vzquota(["setlimit", Ve::ID, "-b", "9000"]),
+        &|ve| ve.mount(),
+        &|ve| {
+            ve.vzquota(["drop", Ve::ID]).ok();
+            ve.init()
+        },
+    ];
+    for round in 0..8 {
+        for (number, command) in commands.iter().enumerate() {
+            if !ve.is_mounted() {
+                ve.mount().ok();
+            }
+            put(ve.path(format!("file{round}.{number}")), 64 * KIB);
+            run("umount", [ve.root()]).ok();
+            command(&ve).ok();
+        }
+    }
+}
+
 // S43: edits behind the mount are found and mended, mounted or not.
 #[test]
 fn check_finds_and_mends_edits_behind_the_mount() {

@@ -10,6 +10,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::subject::VeId;
 
@@ -149,6 +151,25 @@ impl FromIterator<Op> for Batch {
     fn from_iter<I: IntoIterator<Item = Op>>(ops: I) -> Self {
         Self {
             ops: ops.into_iter().collect(),
+        }
+    }
+}
+
+/// How long a store that another process holds is waited for, and how often it is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Repeats `open` while another process holds the store, for 5 seconds at most: commands hold it for moments, and the
+/// daemon of a mount that was taken away until its totals are committed.
+///
+/// # Errors
+/// Those of `open`.
+pub fn when_free<T>(mut open: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(StoreError::Held { .. }) if Instant::now() < end => thread::sleep(RETRY),
+            opened => return opened,
         }
     }
 }

@@ -14,6 +14,7 @@ mod tests;
 
 pub use client::{Client, ClientError};
 pub use engine::{engine_reply, request_error};
+pub use frame::FrameError;
 pub use quota::Difference;
 
 pub use protocol::{CheckReport, ErrorKind, Progress, Reply, Request, RequestError};

@@ -17,6 +17,7 @@ mod submount;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use quota::HostSpace;
 
@@ -27,6 +28,9 @@ pub use submount::refuse_submounts;
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{self, Stat};
 use crate::sys::{file, lock, mount};
+
+/// How long a possessor may take to end. A mount that was taken away commits and lets go in a fraction of that.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a directory cannot serve as a private area.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +100,8 @@ pub struct PrivateArea {
 }
 
 impl PrivateArea {
-    /// Takes possession of a directory.
+    /// Takes possession of a directory. A possessor that is about to end, such as the daemon of a mount that was taken
+    /// away just now, is waited for.
     ///
     /// The access-time policy concerns this view alone, not the host's mount. Where the kernel makes no detached
     /// clone of the mount, the directory itself is used, with the host's policy: see [`Self::is_detached`].
@@ -121,7 +126,8 @@ impl PrivateArea {
                 filesystem,
             });
         }
-        if !lock::try_lock_exclusive(&directory).map_err(failed("lock it"))? {
+        let locked = lock::lock_exclusive_within(&directory, PATIENCE);
+        if !locked.map_err(failed("lock it"))? {
             return Err(PrivateError::InUse { path: path.into() });
         }
         refuse_submounts(path)?;
@@ -292,19 +298,6 @@ mod tests {
         result.unwrap_err().raw_os_error()
     }
 
-    /// Opens an area that was just let go. A process that another test is about to start may hold a copy of the lock
-    /// until its exec.
-    fn open_soon(path: &Path, atime: AtimePolicy) -> Result<PrivateArea, PrivateError> {
-        for _ in 0..1000 {
-            match PrivateArea::open(path, atime) {
-                Err(PrivateError::InUse { .. }) => {}
-                other => return other,
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        PrivateArea::open(path, atime)
-    }
-
     #[test]
     fn what_is_not_a_usable_directory_is_refused_by_name() {
         let area = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -348,7 +341,7 @@ mod tests {
         let third = PrivateArea::open(area.path(), AtimePolicy::Inherited);
         assert!(matches!(third, Err(PrivateError::InUse { .. })));
         drop(adopted);
-        assert!(open_soon(area.path(), AtimePolicy::Inherited).is_ok());
+        assert!(PrivateArea::open(area.path(), AtimePolicy::Inherited).is_ok());
     }
 
     #[test]
@@ -385,7 +378,7 @@ mod tests {
             (AtimePolicy::Noatime, false),
             (AtimePolicy::Strictatime, true),
         ] {
-            let area = open_soon(dir.path(), policy).unwrap();
+            let area = PrivateArea::open(dir.path(), policy).unwrap();
             let fd = open_at(area.root_fd(), OsStr::new("f"), libc::O_RDONLY).unwrap();
             let old = file::SetTime::At(stat::FileTime {
                 seconds: 1,
@@ -414,7 +407,7 @@ mod tests {
                     .refuse_foreign(&stat::stat_fd(&inside).unwrap())
                     .unwrap();
                 drop(earlier);
-                let refused = open_soon(dir.path(), AtimePolicy::Inherited).unwrap_err();
+                let refused = PrivateArea::open(dir.path(), AtimePolicy::Inherited).unwrap_err();
                 assert!(
                     refused.to_string().contains("a b is mounted inside"),
                     "{refused}"

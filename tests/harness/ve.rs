@@ -427,6 +427,9 @@ impl Ve {
 
 impl Drop for Ve {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", crash::log(self));
+        }
         let checked = self.is_checked && !std::thread::panicking();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             if checked {

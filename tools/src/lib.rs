@@ -4,6 +4,7 @@ pub mod archive;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod ending;
 pub mod exit;
 pub mod holders;
 pub mod keys;

@@ -14,8 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quota::store::DiskStore;
-use quota::store::StoreError;
+use quota::store::{self, DiskStore, StoreError};
 use quota::{Engine, EngineError, Setup, VeId};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
@@ -41,7 +40,7 @@ pub fn replace(paths: &Paths, setup: Setup) -> Result<(), VeError> {
         .map_err(EngineError::Store)
         .and_then(|store| Engine::create(Arc::new(store), environment(), setup))
         .map_err(|error| store_failure(ve, &fresh, error))?;
-    match DiskStore::remove(&dir, ve) {
+    match store::when_free(|| DiskStore::remove(&dir, ve)) {
         Ok(()) | Err(StoreError::Missing { .. }) => {}
         Err(error) => return Err(store_failure(ve, &dir, error.into())),
     }
@@ -69,7 +68,8 @@ pub fn remove(paths: &Paths, ve: VeId) -> Result<(), VeError> {
     }
     let states = Stores::lock(paths).map_err(|error| failed(&dir, error))?;
     remove_tree(&states.beside(ve)).map_err(|error| failed(&dir, error))?;
-    DiskStore::remove(&dir, ve).map_err(|error| store_failure(ve, &dir, error.into()))?;
+    store::when_free(|| DiskStore::remove(&dir, ve))
+        .map_err(|error| store_failure(ve, &dir, error.into()))?;
     states.sync().map_err(|error| failed(&dir, error))
 }
 

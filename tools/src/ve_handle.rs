@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use quota::store::DiskStore;
 use quota::store::StoreError;
@@ -14,14 +16,25 @@ use quota::{
     VeInfo,
 };
 use simfs::control::{
-    Client, ClientError, ErrorKind, Reply, Request, RequestError, engine_reply, protocol,
+    Client, ClientError, ErrorKind, Progress, Reply, Request, RequestError, engine_reply, protocol,
 };
 use thiserror::Error;
 
+use crate::ending;
 use crate::paths::Paths;
 
+/// How often a store that a starting or ending daemon holds is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
 /// The way to a VE's accounts.
-pub enum VeHandle {
+pub struct VeHandle {
+    ve: VeId,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+    way: Way,
+}
+
+enum Way {
     /// The daemon that serves the VE.
     Mounted(Client),
     /// The store of a VE that is not mounted; nobody else can open it meanwhile.
@@ -88,36 +101,66 @@ pub fn environment() -> Environment {
 }
 
 impl VeHandle {
-    /// The daemon if one listens, else the store.
+    /// The daemon if one listens, else the store. A daemon that starts or ends holds the store without listening: it is
+    /// waited for, [`ending::PATIENCE`] at most.
     ///
     /// # Errors
     /// `NoRecord` for an unknown VE, `Held` for a store in use without a socket.
     pub fn open(paths: &Paths, ve: VeId) -> Result<Self, VeError> {
-        match Client::connect(&paths.run_dir(ve)) {
-            Ok(client) => Ok(Self::Mounted(client)),
-            Err(ClientError::NotRunning) => open_stored(paths, ve).map(Self::Stored),
-            Err(error) => Err(VeError::Daemon(error)),
+        let (state_dir, run_dir) = (paths.state_dir(ve), paths.run_dir(ve));
+        let way = way(&state_dir, &run_dir, ve)?;
+        Ok(Self {
+            ve,
+            state_dir,
+            run_dir,
+            way,
+        })
+    }
+
+    /// The engine of a VE that no daemon serves.
+    pub const fn stored(&self) -> Option<&Engine> {
+        match &self.way {
+            Way::Mounted(_) => None,
+            Way::Stored(engine) => Some(engine),
         }
     }
 
-    /// Whether a daemon serves the VE.
-    pub const fn is_mounted(&self) -> bool {
-        matches!(self, Self::Mounted(_))
-    }
-
-    /// Asks the daemon or the engine.
+    /// Asks the daemon or the engine. A daemon whose mount was just taken away is waited for, and the store asked then.
     ///
     /// # Errors
     /// What they refuse; requests that need a mount are refused by a stored VE.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, VeError> {
-        let reply = match self {
-            Self::Mounted(client) => client.request(request)?,
-            Self::Stored(engine) => engine_reply(engine, request.clone()).unwrap_or_else(|| {
-                Reply::Error(RequestError::new(
-                    ErrorKind::Unsupported,
-                    "the VE is not mounted",
-                ))
-            }),
+        self.ask_with_progress(request, &mut |_| {})
+    }
+
+    /// As [`VeHandle::ask`], and tells how far a daemon is until its answer comes.
+    ///
+    /// # Errors
+    /// As [`VeHandle::ask`].
+    pub fn ask_with_progress(
+        &mut self,
+        request: &Request,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Reply, VeError> {
+        let end = Instant::now() + ending::PATIENCE;
+        let reply = loop {
+            match &mut self.way {
+                Way::Mounted(client) => match client.request_with_progress(request, progress) {
+                    Err(error) if ending::is_end(&error) && Instant::now() < end => {
+                        thread::sleep(RETRY);
+                        self.way = way(&self.state_dir, &self.run_dir, self.ve)?;
+                    }
+                    answer => break answer?,
+                },
+                Way::Stored(engine) => {
+                    break engine_reply(engine, request.clone()).unwrap_or_else(|| {
+                        Reply::Error(RequestError::new(
+                            ErrorKind::Unsupported,
+                            "the VE is not mounted",
+                        ))
+                    });
+                }
+            }
         };
         match reply {
             Reply::Error(error) => Err(VeError::Refused(error)),
@@ -183,22 +226,41 @@ impl VeHandle {
     }
 }
 
+/// The daemon's socket or the store, whichever can be had.
+fn way(state_dir: &Path, run_dir: &Path, ve: VeId) -> Result<Way, VeError> {
+    let end = Instant::now() + ending::PATIENCE;
+    loop {
+        match Client::connect(run_dir) {
+            Ok(client) => return Ok(Way::Mounted(client)),
+            Err(ClientError::NotRunning) => {}
+            Err(error) => return Err(VeError::Daemon(error)),
+        }
+        match open_store(state_dir, ve) {
+            Err(VeError::Held { .. }) if Instant::now() < end => thread::sleep(RETRY),
+            opened => return opened.map(Way::Stored),
+        }
+    }
+}
+
 /// The engine of a VE that is not mounted.
 ///
 /// # Errors
 /// `NoRecord`, `Held`, or a store that cannot be used.
 pub fn open_stored(paths: &Paths, ve: VeId) -> Result<Engine, VeError> {
-    let dir = paths.state_dir(ve);
+    open_store(&paths.state_dir(ve), ve)
+}
+
+fn open_store(dir: &Path, ve: VeId) -> Result<Engine, VeError> {
     match dir.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(VeError::NoRecord { ve });
         }
         _ => {}
     }
-    let opened = DiskStore::open(&dir, ve)
+    let opened = DiskStore::open(dir, ve)
         .map_err(EngineError::Store)
         .and_then(|store| Engine::open(Arc::new(store), environment()));
-    opened.map_err(|error| store_failure(ve, &dir, error))
+    opened.map_err(|error| store_failure(ve, dir, error))
 }
 
 /// What an error of opening, making or removing a store means for its VE.

@@ -282,6 +282,8 @@ pub enum ErrorKind {
     Busy,
     /// Unmounted here, but another mount namespace, or an open file, has it still: the daemon serves until that ends.
     Held,
+    /// The mount is gone and its daemon about to end: the request can be carried out without it then.
+    Ending,
     /// The VE has no quota record.
     NoRecord,
     /// This program cannot do that.

@@ -10,8 +10,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use quota::store::DiskStore;
+use quota::store::{self, DiskStore};
 use quota::{Clock, Engine, EngineError, Environment};
 
 use super::saved::{self, MountRecord};
@@ -45,7 +46,7 @@ const WORKERS: usize = 2;
 const DESCRIPTORS: usize = 4096;
 
 /// Between two steps of looking at what a predecessor knew.
-const INDEX_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+const INDEX_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a daemon serves with.
 pub(super) struct Parts<'a> {
@@ -426,7 +427,8 @@ fn open_engine(
     if !config.quota {
         return service::without_limits(config, area, environment);
     }
-    let store = DiskStore::open(&config.state_dir, config.ve).map_err(EngineError::from)?;
+    let store = store::when_free(|| DiskStore::open(&config.state_dir, config.ve))
+        .map_err(EngineError::from)?;
     let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
     let recorded = engine.info().private;
     if recorded != config.private {

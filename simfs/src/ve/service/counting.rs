@@ -37,6 +37,12 @@ impl VeService {
             !ends && progress(now)
         });
         self.progress.lock().checking = None;
+        if matches!(reply, Reply::Error(_)) && self.is_ending() {
+            return failed(
+                ErrorKind::Ending,
+                "the mount is gone; check it again".into(),
+            );
+        }
         if repair && matches!(reply, Reply::Checked(_)) {
             // What a recount after a crash would have done.
             if let Err(error) = self.engine.totals_are_known() {

@@ -1,9 +1,9 @@
 //! `simfs check`.
 
 use quota::store::salvage::salvage;
-use quota::{Difference, Engine, EngineError, Subject, VeId};
+use quota::{Difference, EngineError, Subject, VeId};
 use serde::Serialize;
-use simfs::control::{CheckReport, Client, Reply, Request};
+use simfs::control::{CheckReport, Reply, Request};
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::progress::Bar;
@@ -16,10 +16,10 @@ use crate::args::CheckArgs;
 
 pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
     let mut bar = Bar::new(format!("VE {ve}: checking"));
-    let (handle, mended) = open(paths, ve, args.repair)?;
-    let mut report = match handle {
-        VeHandle::Mounted(mut client) => ask(&mut client, args.repair, &mut bar)?,
-        VeHandle::Stored(engine) => count(&engine, args.repair, &mut bar)?,
+    let (mut handle, mended) = open(paths, ve, args.repair)?;
+    let mut report = match ask(&mut handle, args.repair, &mut bar)? {
+        Some(report) => report,
+        None => count(&handle, args.repair, &mut bar)?,
     };
     if mended {
         (report.equal, report.repaired) = (false, true);
@@ -54,7 +54,7 @@ fn open(paths: &Paths, ve: VeId, repair: bool) -> Result<(VeHandle, bool), Failu
 /// The VE's accounts, each of which can be read.
 fn readable(paths: &Paths, ve: VeId) -> Result<VeHandle, VeError> {
     let handle = VeHandle::open(paths, ve)?;
-    if let VeHandle::Stored(engine) = &handle {
+    if let Some(engine) = handle.stored() {
         let _all = engine.tally().map_err(|error| VeError::Store { error })?;
     }
     Ok(handle)
@@ -83,26 +83,35 @@ fn unchecked(error: impl ToString) -> Failure<SimfsExit> {
     Failure::new(SimfsExit::CheckFailed, error.to_string())
 }
 
-/// A mounted VE is counted by its daemon, which knows what changes meanwhile.
+/// A mounted VE is counted by its daemon, which knows what changes meanwhile; nothing if the VE is not, or no longer,
+/// mounted.
 fn ask(
-    client: &mut Client,
+    handle: &mut VeHandle,
     repair: bool,
     bar: &mut Bar,
-) -> Result<CheckReport, Failure<SimfsExit>> {
-    let reply = client
-        .request_with_progress(&Request::Check { repair }, &mut |progress| {
-            bar.show(progress.done.get(), progress.total_estimate.get());
-        })
-        .map_err(unchecked)?;
+) -> Result<Option<CheckReport>, Failure<SimfsExit>> {
+    if handle.stored().is_some() {
+        return Ok(None);
+    }
+    let reply = handle.ask_with_progress(&Request::Check { repair }, &mut |progress| {
+        bar.show(progress.done.get(), progress.total_estimate.get());
+    });
     match reply {
-        Reply::Checked(report) => Ok(report),
-        _ => Err(unchecked(
-            "the daemon answered something else: it differs in version",
-        )),
+        Ok(Reply::Checked(report)) => Ok(Some(report)),
+        Err(_) if handle.stored().is_some() => Ok(None),
+        Ok(_) => Err(unchecked(VeError::Unexpected)),
+        Err(error) => Err(unchecked(error)),
     }
 }
 
-fn count(engine: &Engine, repair: bool, bar: &mut Bar) -> Result<CheckReport, Failure<SimfsExit>> {
+fn count(
+    handle: &VeHandle,
+    repair: bool,
+    bar: &mut Bar,
+) -> Result<CheckReport, Failure<SimfsExit>> {
+    let engine = handle
+        .stored()
+        .ok_or_else(|| unchecked(VeError::Unexpected))?;
     let recorded = engine.tally().map_err(unchecked)?;
     let private = engine.info().private;
     let counted = recount(&private, recorded.ve.inodes, bar).map_err(unchecked)?;

@@ -4,24 +4,20 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use quota::VeId;
 use quota::store::StoreError;
 use quota::store::copy::settings;
-use simfs::control::{Client, ClientError, Reply, Request};
+use simfs::control::{Client, ClientError};
 use simfs::mount::MountOptions;
+use simfs_tools::ending::is_ending;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
 use simfs_tools::ve_handle::{VeError, open_stored};
-use simfs_tools::ve_state::is_mount_point;
 
 use crate::args::MountArgs;
 use crate::start::{Plan, start};
-use crate::{Outcome, failed, umount, usage};
-
-/// How long a mount waits for the daemon of the one before it to commit and end.
-const ENDING: Duration = Duration::from_secs(5);
+use crate::{Outcome, failed, usage};
 
 pub(crate) fn run(paths: &Paths, ve: VeId, args: &MountArgs) -> Outcome {
     let request = MountRequest {
@@ -78,16 +74,6 @@ pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, St
         foreground: request.foreground,
         quota: request.quota,
     })
-}
-
-/// Whether the root was just taken away, by umount(8) say, and its daemon ends meanwhile.
-fn is_ending(mut client: Client) -> bool {
-    match client.request(&Request::Status) {
-        Ok(Reply::Status(status)) => {
-            !is_mount_point(&status.mountpoint) && umount::end_within(&status, ENDING)
-        }
-        _ => false,
-    }
 }
 
 /// The private area that the record's totals belong to, from the readable copy beside the store, else from the store. The

@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quota::VeId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use simfs::control::{
     Client, ClientError, ErrorKind, Reply, Request, RequestError, SOCKET_NAME, VeStatus,
 };
 use simfs::ve::MOUNTPOINT_NOTE;
 use simfs::{decoy, oci};
+use simfs_tools::ending::{have_ended, processes};
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::holders;
 use simfs_tools::paths::Paths;
@@ -50,10 +48,10 @@ fn stop(mut client: Client, lazy: bool) -> Outcome {
         // It did not answer; the mount can be taken away from it all the same.
         Err(_) => detach(&status.mountpoint, lazy)?,
     }
-    if !lazy {
-        for process in &processes {
-            wait(process)?;
-        }
+    if !lazy && !have_ended(&processes, END) {
+        return Err(failed(
+            "unmounted, but the daemon does not end: see its log",
+        ));
     }
     Ok(SimfsExit::Ok)
 }
@@ -77,39 +75,6 @@ fn refused(error: &RequestError, status: &VeStatus) -> Failure<SimfsExit> {
         )),
         _ => failed(error),
     }
-}
-
-/// The processes that serve the VE, by descriptors that no other process can take over.
-fn processes(status: &VeStatus) -> Vec<OwnedFd> {
-    [Some(status.pid), status.keeper_pid]
-        .into_iter()
-        .flatten()
-        .filter_map(|pid| i32::try_from(pid).ok().and_then(Pid::from_raw))
-        .filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .collect()
-}
-
-fn wait(process: &OwnedFd) -> Result<(), Failure<SimfsExit>> {
-    let limit = Timespec::try_from(END).map_err(failed)?;
-    let mut fds = [PollFd::new(process, PollFlags::IN)];
-    match poll(&mut fds, Some(&limit)) {
-        Ok(0) => Err(failed(
-            "unmounted, but the daemon does not end: see its log",
-        )),
-        Ok(_) => Ok(()),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Whether the processes that serve the VE end within this time.
-pub(crate) fn end_within(status: &VeStatus, limit: Duration) -> bool {
-    let Ok(limit) = Timespec::try_from(limit) else {
-        return false;
-    };
-    processes(status).iter().all(|process| {
-        let mut fds = [PollFd::new(process, PollFlags::IN)];
-        poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
-    })
 }
 
 /// Takes away what a daemon that died left: its mount, its socket.

@@ -7,6 +7,7 @@ use quota::{
 };
 use simfs::control::{Client, ClientError, Request};
 use simfs::private::PrivateError;
+use simfs_tools::ending::is_ending;
 use simfs_tools::exit::{Failure, VzquotaExit};
 use simfs_tools::progress::Bar;
 use simfs_tools::record;
@@ -108,13 +109,18 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure<VzquotaExit>> {
 fn refuse_mounted(context: &Context) -> Result<(), Failure<VzquotaExit>> {
     match Client::connect(&context.paths.run_dir(context.ve)) {
         Err(ClientError::NotRunning) => Ok(()),
-        Ok(_) => Err(Failure::new(
-            VzquotaExit::Running,
-            format!(
-                "the VE is mounted: unmount it first with 'simfs umount {}'",
-                context.ve
-            ),
-        )),
+        Ok(client) => {
+            if is_ending(client) {
+                return Ok(());
+            }
+            Err(Failure::new(
+                VzquotaExit::Running,
+                format!(
+                    "the VE is mounted: unmount it first with 'simfs umount {}'",
+                    context.ve
+                ),
+            ))
+        }
         Err(error) => Err(ve_failure(VeError::Daemon(error))),
     }
 }

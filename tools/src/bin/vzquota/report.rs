@@ -40,7 +40,7 @@ pub(crate) fn stat(context: &Context, args: &ReportArgs) -> Outcome {
 /// `show`: as stored. Of a mounted VE the daemon stores the figures first, since it owns the store.
 pub(crate) fn show(context: &Context, args: &ReportArgs) -> Outcome {
     let mut handle = VeHandle::open(&context.paths, context.ve).map_err(ve_failure)?;
-    if handle.is_mounted() {
+    if handle.stored().is_none() {
         handle.order(&Request::Commit).map_err(ve_failure)?;
         context.warn("the VE is mounted: its figures were stored just now");
     }
@@ -80,7 +80,7 @@ fn figures(handle: &mut VeHandle, with_owners: bool) -> Result<Figures, Failure<
     };
     Ok(Figures {
         info,
-        mounted: handle.is_mounted(),
+        mounted: handle.stored().is_none(),
         account,
         owners,
     })
