@@ -226,6 +226,16 @@ mod tests {
 
     #[test]
     fn each_reading_is_made_anew_and_hangs_together() {
+        // In a mount namespace of its own: nothing is left on the host, also after a failure.
+        let alone = std::thread::spawn(|| {
+            mount::unshare_mounts().unwrap();
+            mount::make_private(std::path::Path::new("/")).unwrap();
+            mount_read_and_unmount();
+        });
+        alone.join().unwrap();
+    }
+
+    fn mount_read_and_unmount() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("text");
         std::fs::write(&place, "covered").unwrap();
