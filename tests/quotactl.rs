@@ -1,5 +1,6 @@
 //! The VE's own administrator: Debian's quota tools, unmodified, in containers of crun and runc.
 
+mod death;
 mod limits;
 mod permission;
 mod tools;

@@ -4,7 +4,7 @@
 //! `SIMFS_FAULT=NAME:EVERY:TIMES`: each EVERY-th pass of point NAME ends the process by SIGKILL, TIMES times in all. Passes
 //! are counted in the shared memory, so that a successor does not begin anew.
 
-/// The points, in the order in which an operation comes by.
+/// The points of operations on files, in the order in which one comes by.
 pub const POINTS: [&str; 9] = [
     "described",
     "made",
@@ -16,6 +16,9 @@ pub const POINTS: [&str; 9] = [
     "attribute",
     "answered",
 ];
+
+/// The point between a system call of a guest that the kernel handed over and the note of it.
+pub const RECEIVED: &str = "received";
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -53,7 +56,7 @@ mod armed {
         let mut parts = order.split(':');
         let name = parts
             .next()
-            .filter(|name| super::POINTS.contains(name))?
+            .filter(|name| super::POINTS.contains(name) || *name == super::RECEIVED)?
             .to_owned();
         let every = parts.next()?.parse().ok().filter(|&every| every > 0)?;
         let times = parts.next()?.parse().ok()?;

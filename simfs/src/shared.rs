@@ -22,6 +22,7 @@ mod earlier;
 pub mod flights;
 mod header;
 mod hold;
+mod inbox;
 mod layout;
 mod nodes;
 mod suspects;
@@ -38,6 +39,7 @@ pub use earlier::{Description, Earlier};
 pub use flights::{Flight, Flights};
 pub use header::{Refused, Shape};
 pub use hold::{Deposit, Hold};
+pub use inbox::Inbox;
 pub use nodes::{NodeRecord, NodeRecords, Slot};
 pub use suspects::{Death, Deaths, Suspects};
 pub use table::{Found, Place, Table};
@@ -236,6 +238,11 @@ impl Shared {
     /// Seccomp listeners.
     pub fn listeners(&self) -> &Listeners {
         &self.listeners
+    }
+
+    /// Where quotactl calls come in.
+    pub fn inbox(&self) -> Inbox {
+        Inbox::new(self.map.clone())
     }
 
     /// quotactl calls under way.

@@ -29,6 +29,7 @@ use quota::{
 use simfs::keeper::{DepositNumber, Depository};
 use simfs::quotactl::{AdminPolicy, Kept, Left, QuotactlConfig, QuotactlService, notify};
 use simfs::shared::{Shape, Shared};
+use simfs::sys::seccomp::NotifyFd;
 
 use filtered::{Lines, PART, SOCKET};
 
@@ -368,57 +369,121 @@ impl Depository for Holder {
     }
 }
 
+/// A service whose listeners and calls outlive it, and a child that calls `next` once its input ends.
+struct Relay {
+    bench: Bench,
+    config: QuotactlConfig,
+    shared: Arc<Shared>,
+    holder: Arc<Holder>,
+    child: Held,
+}
+
+impl Relay {
+    /// The first service has taken the child's listener, and has stopped.
+    fn stopped() -> Self {
+        let mut bench = Bench::new(AdminPolicy::RootOfVe);
+        drop(bench.service.take());
+        let ve = VeId::new(101);
+        let handle_bytes = 32;
+        let shared = Arc::new(Shared::create(Shape { ve, handle_bytes }).unwrap());
+        let holder = Arc::new(Holder::default());
+        let config = QuotactlConfig {
+            kept: Some(Kept::new(shared.clone(), holder.clone())),
+            ..bench.config(AdminPolicy::RootOfVe)
+        };
+        let level = Arc::new(bench.engine.clone());
+        let service = QuotactlService::start(config.clone(), level, drop, || Ok(()));
+        bench.service = Some(service.unwrap());
+        let mut command = bench.command("patient", &[]);
+        let child = Held(command.stdin(Stdio::piped()).spawn().unwrap());
+        bench.wait_for_listeners(1);
+        bench.service.take().unwrap().stop();
+        assert!(!bench.socket().exists());
+        Self {
+            bench,
+            config,
+            shared,
+            holder,
+            child,
+        }
+    }
+
+    /// The child calls; nobody serves.
+    fn call(&mut self) {
+        drop(self.child.0.stdin.take());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(self.child.0.try_wait().unwrap().is_none());
+    }
+
+    /// A successor serves; what the child was answered.
+    fn succeed(mut self) -> Lines {
+        let memory = self.shared.fd().try_clone_to_owned().unwrap();
+        let (again, inheritance) = Shared::adopt(memory).unwrap();
+        assert_eq!(inheritance.listeners.len(), 1);
+        let again = Arc::new(again);
+        let config = QuotactlConfig {
+            kept: Some(Kept::new(again.clone(), self.holder.clone())),
+            ..self.config
+        };
+        let mut descriptors = std::mem::take(&mut *self.holder.0.lock().unwrap())
+            .into_iter()
+            .collect();
+        let mut left = Left {
+            listeners: &inheritance.listeners,
+            calls: &inheritance.notifications,
+            descriptors: &mut descriptors,
+        };
+        let socket = notify::bind(&self.bench.socket()).unwrap();
+        let level = Arc::new(self.bench.engine.clone());
+        let service =
+            QuotactlService::serve(config, socket, Some(&mut left), level, drop, || Ok(()));
+        self.bench.service = Some(service.unwrap());
+        let output = std::io::read_to_string(self.child.0.stdout.take().unwrap()).unwrap();
+        assert_eq!(descriptors.numbers().count(), 0, "all were taken over");
+        self.bench.service.take().unwrap().stop();
+        assert!(again.inbox().left().is_none());
+        let memory = again.fd().try_clone_to_owned().unwrap();
+        let (_, left) = Shared::adopt(memory).unwrap();
+        assert!(left.notifications.is_empty(), "{left:?}");
+        Lines::parse(&output)
+    }
+}
+
 #[test]
 fn a_successor_serves_the_listeners_of_the_one_before() {
-    let mut bench = Bench::new(AdminPolicy::RootOfVe);
-    drop(bench.service.take());
-    let ve = VeId::new(101);
-    let handle_bytes = 32;
-    let shared = Arc::new(Shared::create(Shape { ve, handle_bytes }).unwrap());
-    let holder = Arc::new(Holder::default());
-    let kept = Some(Kept::new(shared.clone(), holder.clone()));
-    let config = QuotactlConfig {
-        kept,
-        ..bench.config(AdminPolicy::RootOfVe)
+    let mut relay = Relay::stopped();
+    relay.call();
+    relay.succeed().expect("next", 0);
+}
+
+#[test]
+fn a_call_that_was_received_and_not_noted_is_answered() {
+    let mut relay = Relay::stopped();
+    relay.call();
+    let listener = {
+        let held = relay.holder.0.lock().unwrap();
+        NotifyFd::new(held[0].try_clone().unwrap()).unwrap()
     };
-    let level = Arc::new(bench.engine.clone());
-    let service = QuotactlService::start(config.clone(), level.clone(), drop, || Ok(())).unwrap();
-    bench.service = Some(service);
-    let mut child = Held(
-        bench
-            .command("patient", &[])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    bench.wait_for_listeners(1);
-    bench.service.take().unwrap().stop();
-    assert!(!bench.socket().exists());
-    // The child calls while nobody serves.
-    drop(child.0.stdin.take());
-    std::thread::sleep(Duration::from_millis(50));
-    assert!(child.0.try_wait().unwrap().is_none());
-    let memory = shared.fd().try_clone_to_owned().unwrap();
-    let (again, inheritance) = Shared::adopt(memory).unwrap();
-    assert_eq!(inheritance.listeners.len(), 1);
-    let config = QuotactlConfig {
-        kept: Some(Kept::new(Arc::new(again), holder.clone())),
-        ..config
-    };
-    let mut descriptors = std::mem::take(&mut *holder.0.lock().unwrap())
-        .into_iter()
-        .collect();
-    let mut left = Left {
-        listeners: &inheritance.listeners,
-        calls: &inheritance.notifications,
-        descriptors: &mut descriptors,
-    };
-    let socket = notify::bind(&bench.socket()).unwrap();
-    let service = QuotactlService::serve(config, socket, Some(&mut left), level, drop, || Ok(()));
-    bench.service = Some(service.unwrap());
-    let output = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
-    Lines::parse(&output).expect("next", 0);
-    assert_eq!(descriptors.numbers().count(), 0, "all were taken over");
+    let number = relay.holder.0.lock().unwrap()[0].as_raw_fd();
+    let inbox = relay.shared.inbox();
+    // What the receiving thread of a daemon does before it dies.
+    let call = listener
+        .receive_into(inbox.open(number.try_into().unwrap()))
+        .unwrap();
+    assert!(listener.id_valid(call.cookie).is_ok());
+    relay.succeed().expect("next", 0);
+}
+
+#[test]
+fn an_inbox_that_names_no_waiting_call_is_emptied() {
+    let mut relay = Relay::stopped();
+    let number = relay.holder.0.lock().unwrap()[0].as_raw_fd();
+    let inbox = relay.shared.inbox();
+    for word in inbox.open(number.try_into().unwrap()) {
+        word.store(0x1234_5678, Ordering::Relaxed);
+    }
+    relay.call();
+    relay.succeed().expect("next", 0);
 }
 
 #[test]

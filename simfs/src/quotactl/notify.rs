@@ -235,16 +235,6 @@ impl Drop for QuotactlService {
     }
 }
 
-impl Registry {
-    /// A call that was kept, and the listener that it came from.
-    fn find_call(&self, words: &[u64; 14]) -> Option<(Arc<Listener>, Notification)> {
-        let (number, notification) = kept::from_words(words)?;
-        let is_its = |one: &&Arc<Listener>| one.kept.is_some_and(|kept| kept.number() == number);
-        let listener = self.listeners.iter().find(is_its)?.clone();
-        Some((listener, notification))
-    }
-}
-
 impl Shared {
     fn register(&self, fd: OwnedFd, home: Option<NamespaceId>) -> io::Result<()> {
         let notify = NotifyFd::new(fd)?;
@@ -292,16 +282,49 @@ impl Shared {
             let listener = Listener { notify, home, kept };
             registry.listeners.push(Arc::new(listener));
         }
-        for found in left.calls {
-            match registry.find_call(&found.payload) {
-                Some((listener, notification)) => self.queue.push(Request {
-                    listener,
+        drop(registry);
+        self.take_over_calls(keep, left.calls);
+    }
+
+    fn take_over_calls(&self, keep: &Kept, calls: &[Found<14>]) {
+        let listeners = self.registry.lock().listeners.clone();
+        let by = |number| {
+            let is_its =
+                |one: &&Arc<Listener>| one.kept.is_some_and(|kept| kept.number() == number);
+            listeners.iter().find(is_its)
+        };
+        let mut requests: Vec<Request> = Vec::new();
+        for found in calls {
+            let call = kept::from_words(&found.payload);
+            match call.and_then(|(number, call)| Some((by(number)?, call))) {
+                Some((listener, notification)) => requests.push(Request {
+                    listener: Arc::clone(listener),
                     notification,
                     kept: Some(found.place),
                 }),
                 None => keep.answered(found.place),
             }
         }
+        let unnoted = keep.unnoted();
+        if let Some((listener, notification)) =
+            unnoted.and_then(|(number, call)| Some((by(number)?, call)))
+            && listener.notify.id_valid(notification.cookie).is_ok()
+            && !requests
+                .iter()
+                .any(|noted| noted.is_of(listener, &notification))
+        {
+            requests.push(Request {
+                listener: Arc::clone(listener),
+                notification,
+                kept: listener
+                    .kept
+                    .and_then(|kept| keep.call(kept, &notification)),
+            });
+        }
+        keep.empty_inbox();
+        requests
+            .into_iter()
+            .for_each(|request| self.queue.push(request));
     }
 
     /// A request was answered.
@@ -335,6 +358,10 @@ impl Shared {
 }
 
 impl Request {
+    fn is_of(&self, listener: &Arc<Listener>, call: &Notification) -> bool {
+        Arc::ptr_eq(&self.listener, listener) && self.notification.cookie == call.cookie
+    }
+
     fn refuse(&self) {
         // The caller may be gone, and then nothing is left to refuse.
         let _ = self

@@ -32,7 +32,7 @@ const LAST_DEATH: usize = 2;
 #[cfg(debug_assertions)]
 const FAULT_PASSES: usize = 3;
 const DEPOSITS: usize = 8;
-/// How much of each growing part has room; see [`Grown`].
+/// How much of each growing part has room; see [`Grown`]. What follows belongs to the inbox.
 const GROWN: usize = 16;
 const KIND: u64 = 0x200;
 

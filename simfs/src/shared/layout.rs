@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! page 0      header: what never changes after creation; see header.rs
-//! page 1      board: counters and numbers of deposits; see board.rs
+//! page 1      board: counters and numbers of deposits; see board.rs; in its second half the inbox; see inbox.rs
 //! ...         suspects: requests that were under way when a daemon died; see suspects.rs
 //! ...         cells: a few texts, each twice; see cell.rs
 //! ...         flights: the request of each worker, 1 KiB each; see flights.rs
@@ -65,6 +65,11 @@ pub(super) const HEADER: Span = Span {
     words: PAGE,
 };
 pub(super) const BOARD: Span = Span::after(HEADER, PAGE);
+/// Room for what the kernel writes of a system call, several times what it is today. Zero where a program without it served.
+pub(super) const INBOX: Span = Span {
+    start: BOARD.start + PAGE / 2,
+    words: 1 + 64,
+};
 pub(super) const SUSPECT_LIST: Span = Span::after(BOARD, SUSPECTS * 3);
 pub(super) const CELLS: Span = Span::after(SUSPECT_LIST, super::cell::WORDS);
 pub(super) const FLIGHTS: Span = Span::after(CELLS, WORKERS * SLOT);

@@ -9,9 +9,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`.
 const CONTINUE: u32 = 1;
+/// Words of a request, as far as we know it.
+const REQUEST_WORDS: usize = size_of::<libc::seccomp_notif>().div_ceil(size_of::<u64>());
 
 /// A system call that waits for our answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,26 @@ pub struct Notification {
     pub arch: u32,
     /// The registers.
     pub args: [u64; 6],
+}
+
+impl Notification {
+    /// What the kernel wrote; `None` where it has written nothing.
+    pub fn read(buffer: &[AtomicU64]) -> Option<Self> {
+        let mut words = [0; REQUEST_WORDS];
+        for (to, from) in words.iter_mut().zip(buffer) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        // SAFETY: the words are aligned to 8, as large as the structure, and any bytes are valid for it.
+        let raw = unsafe { words.as_ptr().cast::<libc::seccomp_notif>().read() };
+        // Numbers of requests begin anywhere; 0 would be one in 2^64.
+        (raw.id != 0).then_some(Self {
+            cookie: raw.id,
+            tid: raw.pid,
+            number: raw.data.nr,
+            arch: raw.data.arch,
+            args: raw.data.args,
+        })
+    }
 }
 
 /// The listening end of a filter.
@@ -77,18 +100,27 @@ impl NotifyFd {
     /// # Errors
     /// `ENOENT` if the caller died between poll(2) and here: take the next one.
     pub fn receive(&self) -> io::Result<Notification> {
-        let mut buffer = zeroed_words(self.request_size);
-        // SAFETY: the buffer is zeroed, aligned to 8 and at least as large as the kernel's structure.
-        unsafe { self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, buffer.as_mut_ptr().cast()) }?;
-        // SAFETY: the buffer is aligned to 8, at least as large as the structure, and any bytes are valid for it.
-        let raw = unsafe { buffer.as_ptr().cast::<libc::seccomp_notif>().read() };
-        Ok(Notification {
-            cookie: raw.id,
-            tid: raw.pid,
-            number: raw.data.nr,
-            arch: raw.data.arch,
-            args: raw.data.args,
-        })
+        let words = self.request_size.div_ceil(size_of::<u64>());
+        let buffer: Vec<_> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        self.receive_into(&buffer)
+    }
+
+    /// The same; the kernel writes the request here before anybody else can know that it was taken. What was here is lost.
+    ///
+    /// # Errors
+    /// As [`Self::receive`]; `InvalidInput` where this kernel writes more.
+    pub fn receive_into(&self, buffer: &[AtomicU64]) -> io::Result<Notification> {
+        if size_of_val(buffer) < self.request_size {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        for word in buffer {
+            word.store(0, Ordering::Relaxed);
+        }
+        let place = buffer.as_ptr().cast_mut().cast();
+        // SAFETY: the buffer is zeroed, aligned to 8 and at least as large as the kernel's structure; atomics may be written
+        // by others.
+        unsafe { self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, place) }?;
+        Notification::read(buffer).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
     /// Lets the caller's system call return 0, or fail with this errno.

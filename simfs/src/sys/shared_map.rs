@@ -133,6 +133,15 @@ impl SharedMap {
         unsafe { self.base.add(index).as_ref() }
     }
 
+    /// Words that follow each other; none where they do not all lie in the mapping.
+    pub fn run(&self, start: usize, count: usize) -> &[AtomicU64] {
+        if start.checked_add(count).is_none_or(|end| end > self.words) {
+            return &[];
+        }
+        // SAFETY: as for `word`, for each of them.
+        unsafe { std::slice::from_raw_parts(self.base.add(start).as_ptr(), count) }
+    }
+
     /// Writes bytes into words, the last one filled up with zeroes. In no order that another process could rely on.
     pub fn store_bytes(&self, start: usize, bytes: &[u8]) {
         for (index, chunk) in bytes.chunks(WORD).enumerate() {
@@ -197,6 +206,8 @@ mod tests {
         let map = SharedMap::create(c"test", 512).unwrap();
         map.word(usize::MAX).store(1, Ordering::Relaxed);
         assert_eq!(map.word(511).load(Ordering::Relaxed), 1);
+        assert_eq!((map.run(500, 12).len(), map.run(500, 13).len()), (12, 0));
+        assert!(map.run(usize::MAX, 2).is_empty());
         assert!(map.allocate(500, 13).is_err() && map.allocate(usize::MAX, 2).is_err());
     }
 

@@ -1,15 +1,17 @@
 //! What outlives the daemon: its listeners, held by the keeper, and the calls that were received and not answered.
 //!
 //! A call that was received is answered by whoever comes next, or its caller waits for ever: the kernel does not offer it
-//! twice. Serving it twice does no harm, since setting a limit to the same value does none.
+//! twice. So it is received into memory that a successor reads, and stays there until it is noted. Serving it twice does no
+//! harm, since setting a limit to the same value does none.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::fault;
 use crate::keeper::{DepositNumber, Depository};
 use crate::shared::{Found, Place, Shared};
-use crate::sys::seccomp::Notification;
+use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::NamespaceId;
 
 /// Where listeners and calls are kept.
@@ -54,6 +56,40 @@ impl Kept {
     pub(super) fn forget(&self, listener: KeptListener) {
         self.shared.listeners().remove(listener.place);
         self.keeper.withdraw(listener.number);
+    }
+
+    /// Takes a listener's next call and keeps it until it is answered.
+    ///
+    /// # Errors
+    /// As [`NotifyFd::receive`].
+    pub(super) fn receive(
+        &self,
+        listener: KeptListener,
+        notify: &NotifyFd,
+    ) -> io::Result<(Notification, Option<Place>)> {
+        let inbox = self.shared.inbox();
+        let call = match notify.receive_into(inbox.open(listener.number().get())) {
+            // A kernel that tells more than there is room for.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => notify.receive()?,
+            received => received?,
+        };
+        fault::point(fault::RECEIVED);
+        let place = self.call(listener, &call);
+        inbox.clear();
+        Ok((call, place))
+    }
+
+    /// The call that a predecessor had received and not noted, with the number of its listener.
+    pub(super) fn unnoted(&self) -> Option<(DepositNumber, Notification)> {
+        let inbox = self.shared.inbox();
+        let (listener, content) = inbox.left()?;
+        let call = Notification::read(content)?;
+        Some((DepositNumber::new(listener), call))
+    }
+
+    /// What came in is noted.
+    pub(super) fn empty_inbox(&self) {
+        self.shared.inbox().clear();
     }
 
     /// Keeps a call until it is answered; `None` where there is no room: should the daemon die, its caller waits until the

@@ -53,10 +53,12 @@ impl Shared {
         if !self.queue.has_room() {
             return;
         }
-        match listener.notify.receive() {
-            Ok(notification) => {
-                let keep = self.kept.as_ref().zip(listener.kept);
-                let kept = keep.and_then(|(keep, kept)| keep.call(kept, &notification));
+        let received = match self.kept.as_ref().zip(listener.kept) {
+            Some((keep, kept)) => keep.receive(kept, &listener.notify),
+            None => listener.notify.receive().map(|call| (call, None)),
+        };
+        match received {
+            Ok((notification, kept)) => {
                 self.queue.push(Request {
                     listener: Arc::clone(listener),
                     notification,
