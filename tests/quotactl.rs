@@ -2,7 +2,7 @@
 
 mod death;
 mod limits;
-mod permission;
+pub(crate) mod permission;
 mod tools;
 
 use std::collections::BTreeMap;

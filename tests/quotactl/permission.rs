@@ -8,7 +8,7 @@ use crate::harness::Ve;
 use crate::harness::container::Guest;
 
 /// Prints `ok` or the error number for: command, type, id.
-const CALL: &str = r#"#!/usr/bin/perl
+pub(crate) const CALL: &str = r#"#!/usr/bin/perl
 my ($command, $type, $id) = @ARGV;
 my $data = "\0" x 160;
 my $path = "/dev/simfs";
@@ -18,14 +18,14 @@ print $answer < 0 ? $! + 0 : "ok", "\n";
 
 /// Each as command, type and id: own user, other user, own group, other group, next, set limits, set periods, periods,
 /// sync, projects, unknown command.
-const CALLS: &str = "800007 0 1001\n800007 0 1002\n800007 1 1001\n800007 1 1002\n800009 0 0\n800008 0 1001\n\
+pub(crate) const CALLS: &str = "800007 0 1001\n800007 0 1002\n800007 1 1001\n800007 1 1002\n800009 0 0\n800008 0 1001\n\
     800006 0 0\n800005 0 0\n800001 0 0\n800005 2 0\n80000f 0 0";
-const ALL: &str = "ok ok ok ok ok ok ok ok ok 22 22";
+pub(crate) const ALL: &str = "ok ok ok ok ok ok ok ok ok 22 22";
 /// EPERM is 1, EINVAL is 22.
-const USER: &str = "ok 1 ok 1 1 1 1 ok ok 22 1";
+pub(crate) const USER: &str = "ok 1 ok 1 1 1 1 ok ok 22 1";
 const NOBODY: &str = "1 1 1 1 1 1 1 ok ok 22 1";
 /// Whoever made a namespace of its own has every capability in it, and names for nobody but itself.
-const NESTED: &str = "1 1 1 1 1 1 1 ok ok 22 1";
+pub(crate) const NESTED: &str = "1 1 1 1 1 1 1 ok ok 22 1";
 
 const ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups";
 const NESTED_ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups unshare -U -r";

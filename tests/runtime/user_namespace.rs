@@ -1,9 +1,10 @@
 //! VEs in user namespaces of their own: ids are the VE's own everywhere but in the host's process table.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::Host;
 use crate::harness::{require, rootfs};
+use crate::quotactl::permission;
 
 /// Idmapped FUSE mounts came with Linux 6.12.
 fn kernel_maps_ids() -> bool {
@@ -136,4 +137,74 @@ fn a_ve_has_ids_of_its_own_with_crun() {
 #[test]
 fn a_ve_has_ids_of_its_own_with_runc() {
     ids_are_the_ves_own("runc");
+}
+
+// S48: a user sees his own account, also from a user namespace of his own; here the VE has ids of its own as well.
+#[test]
+fn callers_in_nested_namespaces_are_who_they_are_in_the_ve() {
+    if !kernel_maps_ids() {
+        return;
+    }
+    let Some(host) = Host::with("crun", |tree| {
+        let is_there = rootfs::unpack_with_quota_tools_into(tree);
+        if is_there {
+            let program = tree.join("usr/bin/call-quotactl");
+            std::fs::write(&program, permission::CALL).expect("program");
+            std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).expect("mode");
+            std::fs::write(tree.join("srv/calls"), format!("{}\n", permission::CALLS))
+                .expect("calls");
+        }
+        is_there
+    }) else {
+        return;
+    };
+    let ids = ["--local_uid", "200000", "--local_gid", "300000"];
+    host.create("101", &[&ids[..], &["--quotaugidlimit", "100"]].concat())
+        .ok();
+    host.vzctl(&["start", "101"]).ok();
+    let ann = "setpriv --reuid 1001 --regid 1001 --clear-groups";
+    let rows = [
+        ("root", String::new(), permission::ALL),
+        ("user", ann.into(), permission::USER),
+        (
+            "root in a nested namespace",
+            "unshare -U".into(),
+            permission::NESTED,
+        ),
+        (
+            "root of a nested namespace",
+            "unshare -U -r".into(),
+            permission::NESTED,
+        ),
+        (
+            "user as root of a nested one",
+            format!("{ann} unshare -U -r"),
+            permission::NESTED,
+        ),
+        (
+            "two levels down",
+            format!("{ann} unshare -U -r unshare -U -r"),
+            permission::NESTED,
+        ),
+    ];
+    for (who, prefix, expected) in rows {
+        let script = format!("while read call; do {prefix} call-quotactl $call; done < /srv/calls");
+        let said = host.exec("101", &script).ok().stdout;
+        let said: Vec<_> = said.lines().collect();
+        assert_eq!(said.join(" "), expected, "{who}");
+    }
+    // Its own account, under the name that it gave itself there; a member's group; nobody else's.
+    let own = [
+        ("800007 0 0", "ok"),
+        ("800007 1 0", "ok"),
+        ("800007 0 1", "1"),
+        ("800008 0 0", "1"),
+    ];
+    for (call, expected) in own {
+        let said = host.exec("101", &format!("{ann} unshare -U -r call-quotactl {call}"));
+        assert_eq!(said.ok().stdout.trim(), expected, "{call}");
+    }
+    host.vzctl(&["stop", "101", "--fast"]).ok();
+    host.vzctl(&["destroy", "101"]).ok();
+    host.assert_nothing_left();
 }

@@ -95,21 +95,17 @@ impl Caller {
         }
     }
 
-    /// The same where the filesystem knows ids as the VE's user namespace names them. `None` for whoever has no id
-    /// there: a namespace nested below it is not looked through.
+    /// The same where the filesystem knows ids as the VE's user namespace names them, which has these users and groups.
+    /// `None` for whoever has no id there.
     #[must_use]
-    pub fn with_own_ids(self, home: bool) -> Option<Self> {
-        let (uids, gids) = (self.uids, self.gids);
+    pub fn with_ids_of(self, users: &IdMap, groups: &IdMap) -> Option<Self> {
+        let held = self.groups.iter();
         Some(Self {
-            euid: uids.to_inside(self.euid).filter(|_| home)?,
-            egid: gids.to_inside(self.egid)?,
-            groups: self
-                .groups
-                .iter()
-                .filter_map(|group| gids.to_inside(*group))
-                .collect(),
-            uids: uids.of_itself(),
-            gids: gids.of_itself(),
+            euid: users.to_inside(self.euid)?,
+            egid: groups.to_inside(self.egid)?,
+            groups: held.filter_map(|group| groups.to_inside(*group)).collect(),
+            uids: self.uids.as_named_in(users),
+            gids: self.gids.as_named_in(groups),
             ..self
         })
     }
@@ -227,14 +223,25 @@ mod tests {
             capabilities: 0,
         };
         let policy = AdminPolicy::RootOfVe;
-        let caller = Caller::new(credentials, map.clone(), map, true, policy);
-        let own = caller.clone().with_own_ids(true).unwrap();
+        let caller = Caller::new(credentials, map.clone(), map.clone(), true, policy);
+        let own = caller.clone().with_ids_of(&map, &map).unwrap();
         assert_eq!((own.euid, own.egid), (7, 8));
         assert_eq!(own.groups, [9]);
         assert_eq!(own.uids.to_outside(7), Some(7));
         assert_eq!(own.uids.to_outside(65_536), None, "it has no name inside");
         assert!(own.is_member(9) && !own.is_member(5));
-        assert_eq!(caller.with_own_ids(false), None);
+        // The same user as root of a namespace of its own.
+        let nested = IdMap::parse("0 100007 1").unwrap();
+        let caller = Caller {
+            uids: nested.clone(),
+            gids: nested,
+            ..caller
+        };
+        let own = caller.clone().with_ids_of(&map, &map).unwrap();
+        assert_eq!((own.euid, own.uids.to_outside(0)), (7, Some(7)));
+        assert_eq!(own.gids.to_outside(0), Some(7));
+        let other = IdMap::parse("0 200000 65536").unwrap();
+        assert_eq!(caller.with_ids_of(&other, &other), None);
     }
 
     #[test]

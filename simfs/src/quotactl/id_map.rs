@@ -33,6 +33,19 @@ impl Extent {
         Self::translate(id, self.outside, self.inside, self.count)
     }
 
+    /// What both have outside, with the ids inside of either.
+    fn as_named_in(self, other: Self) -> Option<Self> {
+        // No kernel writes a map that goes beyond the last id.
+        let end = |extent: Self| (u64::from(extent.outside) + u64::from(extent.count)).min(1 << 32);
+        let first = self.outside.max(other.outside);
+        let count = end(self).min(end(other)).checked_sub(first.into())?;
+        Some(Self {
+            inside: self.to_inside(first)?,
+            outside: other.to_inside(first)?,
+            count: u32::try_from(count).ok()?,
+        })
+    }
+
     /// The id outside of the first id inside that is not below `from`.
     pub fn first_outside_from(self, from: u32) -> Option<u32> {
         self.to_outside(from.max(self.inside))
@@ -58,16 +71,19 @@ impl IdMap {
         }
     }
 
-    /// The map of the same ids where they are called outside as inside.
+    /// The same ids inside, with what another namespace calls them in the place of what they are outside; without those
+    /// that it has no name for.
     #[must_use]
-    pub fn of_itself(&self) -> Self {
-        let same = |extent: &Extent| Extent {
-            outside: extent.inside,
-            ..*extent
-        };
-        Self {
-            extents: self.extents.iter().map(same).collect(),
-        }
+    pub fn as_named_in(&self, other: &Self) -> Self {
+        let pairs = self
+            .extents
+            .iter()
+            .flat_map(|one| other.extents.iter().map(move |two| (one, two)));
+        let mut extents: Vec<_> = pairs
+            .filter_map(|(one, two)| one.as_named_in(*two))
+            .collect();
+        extents.sort_by_key(|extent| extent.inside);
+        Self { extents }
     }
 
     /// Reads the text of `/proc/PID/uid_map`.
@@ -141,7 +157,31 @@ mod tests {
         assert!(IdMap::parse("0 -1 5").is_err());
     }
 
+    #[test]
+    fn a_nested_namespace_is_seen_through_the_one_around_it() {
+        let ve = IdMap::parse("0 100000 1000\n1000 500000 64536").unwrap();
+        // What a user of the VE made: ids 900 to 1099 of the VE, in the other order, and one of the host's that the VE lacks.
+        let nested = IdMap::parse("0 500000 100\n100 100900 100\n200 5 1").unwrap();
+        let seen = nested.as_named_in(&ve);
+        assert_eq!(seen, IdMap::parse("0 1000 100\n100 900 100").unwrap());
+        let own = ve.as_named_in(&ve);
+        assert_eq!(own, IdMap::parse("0 0 1000\n1000 1000 64536").unwrap());
+        let all = IdMap::identity();
+        assert_eq!(nested.as_named_in(&all), nested);
+        assert_eq!(nested.as_named_in(&IdMap::default()), IdMap::default());
+    }
+
     proptest! {
+        #[test]
+        fn through_another_namespace_an_id_goes_by_its_number_outside(
+            a: (u32, u32, u32), b: (u32, u32, u32), id: u32
+        ) {
+            let [one, two] = [a, b].map(|(inside, outside, count)| Extent { inside, outside, count });
+            let [one, two] = [one, two].map(|extent| IdMap { extents: vec![extent] });
+            let there = one.to_outside(id).and_then(|outside| two.to_inside(outside));
+            prop_assert_eq!(one.as_named_in(&two).to_outside(id), there);
+        }
+
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,80}") {
             let _ = IdMap::parse(&text);

@@ -26,7 +26,7 @@ use rustix::fs::{Mode, OFlags};
 use super::caller::AdminPolicy;
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
-use super::serve::{Listener, Server};
+use super::serve::{HomeMaps, Listener, Server};
 use crate::shared::{Found, Place};
 use crate::sys::inherited::Inherited;
 use crate::sys::seccomp::{Notification, NotifyFd};
@@ -151,6 +151,7 @@ impl QuotactlService {
                 device,
                 policy,
                 own_ids,
+                home: HomeMaps::default(),
                 level,
                 sync_backing: Box::new(sync_backing),
             },

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::abi::call::{Call, Target, synced};
 use super::abi::command::Command;
 use super::abi::{Input, Output};
@@ -36,6 +38,34 @@ pub struct Listener {
     pub(super) kept: Option<KeptListener>,
 }
 
+/// Users and groups of the VE's user namespace, as they are called inside and outside.
+#[derive(Debug, Default)]
+pub struct HomeMaps {
+    /// A leaf lock. A namespace's number may be that of an earlier one: each registration tells anew.
+    learnt: Mutex<Option<(NamespaceId, IdMap, IdMap)>>,
+}
+
+impl HomeMaps {
+    /// Takes them from a process that lives there.
+    ///
+    /// # Errors
+    /// `Fault` if it is gone.
+    pub fn learn(&self, member: &Task) -> Result<(IdMap, IdMap), Refusal> {
+        let namespace = member.user_namespace().map_err(unreadable)?;
+        let (users, groups) = id_maps(member)?;
+        *self.learnt.lock() = Some((namespace, users.clone(), groups.clone()));
+        Ok((users, groups))
+    }
+
+    fn known(&self, home: NamespaceId) -> Option<(IdMap, IdMap)> {
+        let learnt = self.learnt.lock();
+        let (_, users, groups) = learnt
+            .as_ref()
+            .filter(|(namespace, ..)| *namespace == home)?;
+        Some((users.clone(), groups.clone()))
+    }
+}
+
 /// What all requests of a VE share.
 pub struct Server {
     /// The /proc in which the callers' thread numbers mean something.
@@ -46,6 +76,8 @@ pub struct Server {
     pub policy: AdminPolicy,
     /// Whether the ids on the disk are those of the VE's user namespace, not the host's.
     pub own_ids: bool,
+    /// The VE's user namespace; asked where the ids on the disk are its own.
+    pub home: HomeMaps,
     /// Its users' and groups' quota.
     pub level: Arc<dyn SecondLevel>,
     /// What syncfs(2) on the mount has to do beyond what the kernel does.
@@ -158,17 +190,41 @@ impl Visit<'_> {
     }
 
     fn caller(&self) -> Result<Caller, Refusal> {
-        let text = |name| self.task.text(name).map_err(unreadable);
-        let map = |name| IdMap::parse(&text(name)?).map_err(|_| Refusal::Fault);
-        let credentials = Credentials::parse(&text("status")?).ok_or(Refusal::Fault)?;
+        let status = self.task.text("status").map_err(unreadable)?;
+        let credentials = Credentials::parse(&status).ok_or(Refusal::Fault)?;
         let namespace = self.task.user_namespace().map_err(unreadable)?;
         let home = is_home(self.listener.home, namespace);
-        let (uids, gids) = (map("uid_map")?, map("gid_map")?);
-        let caller = Caller::new(credentials, uids, gids, home, self.server.policy);
-        if self.server.own_ids {
-            return caller.with_own_ids(home).ok_or(Refusal::Fault);
+        let (uids, gids) = id_maps(&self.task)?;
+        if !self.server.own_ids {
+            return Ok(Caller::new(
+                credentials,
+                uids,
+                gids,
+                home,
+                self.server.policy,
+            ));
         }
-        Ok(caller)
+        let (users, groups) = match home {
+            true => (uids.clone(), gids.clone()),
+            false => self.maps_of_home()?,
+        };
+        let caller = Caller::new(credentials, uids, gids, home, self.server.policy);
+        caller
+            .with_ids_of(&users, &groups)
+            .ok_or(Refusal::NotPermitted)
+    }
+
+    /// The maps of the VE's user namespace, for a caller in one nested below it.
+    fn maps_of_home(&self) -> Result<(IdMap, IdMap), Refusal> {
+        let home = self.listener.home.ok_or(Refusal::NotPermitted)?;
+        if let Some(known) = self.server.home.known(home) {
+            return Ok(known);
+        }
+        // Nothing but a process tells them; that of the registration was a predecessor's to see.
+        let member = Task::living_in(&self.server.proc, home).map_err(unreadable)?;
+        self.server
+            .home
+            .learn(&member.ok_or(Refusal::NotPermitted)?)
     }
 
     /// The path at an address, without its closing zero.
@@ -209,6 +265,15 @@ impl Visit<'_> {
             _ => Err(Refusal::BadAddress),
         }
     }
+}
+
+/// Users and groups of a task's user namespace.
+fn id_maps(task: &Task) -> Result<(IdMap, IdMap), Refusal> {
+    let map = |name| {
+        let text = task.text(name).map_err(unreadable)?;
+        IdMap::parse(&text).map_err(|_| Refusal::Fault)
+    };
+    Ok((map("uid_map")?, map("gid_map")?))
 }
 
 /// The caller's files cannot be read: it is gone, or we lack the right to trace it.

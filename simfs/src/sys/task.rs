@@ -59,6 +59,25 @@ impl Task {
         Ok(Self { dir })
     }
 
+    /// Some process that lives in this user namespace.
+    ///
+    /// # Errors
+    /// The system's; processes that end meanwhile are passed over.
+    pub fn living_in(proc: impl AsFd, namespace: NamespaceId) -> io::Result<Option<Self>> {
+        let proc = proc.as_fd();
+        for entry in rustix::fs::Dir::read_from(proc)? {
+            let name = entry?.file_name().to_str().ok().map(str::parse);
+            let Some(Ok(number)) = name else { continue };
+            let Ok(task) = Self::open(proc, number) else {
+                continue;
+            };
+            if task.user_namespace().is_ok_and(|its| its == namespace) {
+                return Ok(Some(task));
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens the memory for reading and writing.
     ///
     /// # Errors

@@ -53,7 +53,12 @@ impl Shared {
         let task = registration
             .member
             .map(|pid| Task::open(&self.server.proc, pid));
-        let home = task.and_then(|task| task.and_then(|task| task.user_namespace()).ok());
+        let task = task.and_then(Result::ok);
+        if let Some(task) = &task {
+            // One that is gone already is asked again when it matters.
+            let _learnt = self.server.home.learn(task);
+        }
+        let home = task.and_then(|task| task.user_namespace().ok());
         for fd in registration.listeners {
             match self.register(fd, home) {
                 Ok(()) => tracing::info!(op = "quotactl", container = registration.container),
