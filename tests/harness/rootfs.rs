@@ -18,9 +18,13 @@ pub(crate) fn unpack_into(private: &Path) -> bool {
 }
 
 /// The same with the quota tools, and with two users, `ann` (1001) and `bob` (1002, also in `ann`'s group).
+///
+/// `SIMFS_TEST_QUOTA_ROOT` names a root directory with other releases of the tools to take in its place.
 #[must_use]
 pub(crate) fn unpack_with_quota_tools_into(private: &Path) -> bool {
-    if !unpack(private, "minbase-quota", "quota,xfsprogs") {
+    if let Some(root) = std::env::var_os("SIMFS_TEST_QUOTA_ROOT") {
+        copy(Path::new(&root), private);
+    } else if !unpack(private, "minbase-quota", "quota,xfsprogs") {
         return false;
     }
     let append = |name: &str, text: &str| {
@@ -53,7 +57,12 @@ fn unpack(private: &Path, name: &str, packages: &str) -> bool {
     let Some(cached) = cached(name, packages) else {
         return false;
     };
-    let from = cached.join(".");
+    copy(&cached, private);
+    true
+}
+
+fn copy(root: &Path, private: &Path) {
+    let from = root.join(".");
     run(
         "cp",
         [
@@ -64,7 +73,6 @@ fn unpack(private: &Path, name: &str, packages: &str) -> bool {
         ],
     )
     .ok();
-    true
 }
 
 fn cached(name: &str, packages: &str) -> Option<PathBuf> {
