@@ -22,6 +22,8 @@ mod random;
 pub mod recount;
 pub mod resume;
 #[cfg(test)]
+mod shortage;
+#[cfg(test)]
 mod testbed;
 pub mod xattr;
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::error::{FsError, FsResult};
 use crate::fs::policy::{Access, IoMode};
 use crate::node::{Node, NodeId};
-use crate::shared::{Found, Place, Shared};
+use crate::shared::{Found, HandleRoom, Place, Shared};
 use crate::sys::dirent::DirStream;
 
 /// Number by which the kernel names an open file or directory.
@@ -198,16 +198,21 @@ impl<T: Open> Handles<T> {
         }
     }
 
-    /// Adds an open file; its number is new.
+    /// Has room for one more; to be asked for before anything is done that cannot be taken back.
     ///
     /// # Errors
     /// ENOMEM where too many are open, or no memory is left.
-    pub fn insert(&self, open: T) -> io::Result<HandleId> {
+    pub fn make_room(&self) -> io::Result<HandleRoom<'_>> {
+        self.shared.handles().make_room()
+    }
+
+    /// Adds an open file; its number is new.
+    pub fn insert(&self, room: HandleRoom<'_>, open: T) -> HandleId {
         let id = self.shared.board().next_handle();
         let payload = [open.node().id().get(), open.kept().to_word()];
-        let place = self.shared.handles().insert(id, payload)?;
+        let place = room.put(id, payload);
         self.table.insert(HandleId(id), (Arc::new(open), place));
-        Ok(HandleId(id))
+        HandleId(id)
     }
 
     /// Adds one that a predecessor opened.

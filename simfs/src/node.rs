@@ -193,10 +193,7 @@ impl Node {
 
     /// How the quota journal names this inode.
     pub fn inode_id(&self) -> InodeId {
-        match &self.handle {
-            Some(handle) => InodeId::new(self.ino, handle.handle_type(), handle.bytes()),
-            None => InodeId::new(self.ino, 0, &[]),
-        }
+        inode_id(self.ino, self.handle.as_ref())
     }
 
     /// Tells inodes apart that had the same number one after the other.
@@ -336,6 +333,13 @@ pub struct Found {
     pub handle: Option<KernelHandle>,
     /// A descriptor, where there is no handle.
     pub held: Option<Arc<OwnedFd>>,
+}
+
+impl Found {
+    /// How the accounts name it.
+    pub fn inode_id(&self) -> InodeId {
+        inode_id(self.stat.ino, self.handle.as_ref())
+    }
 }
 
 const FD_SHARDS: usize = 16;
@@ -667,6 +671,13 @@ impl Nodes {
         self.descriptors
             .get(index)
             .unwrap_or_else(|| unreachable!("index is below the length"))
+    }
+}
+
+fn inode_id(ino: u64, handle: Option<&KernelHandle>) -> InodeId {
+    match handle {
+        Some(handle) => InodeId::new(ino, handle.handle_type(), handle.bytes()),
+        None => InodeId::new(ino, 0, &[]),
     }
 }
 

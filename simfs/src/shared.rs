@@ -42,7 +42,7 @@ pub use hold::{Deposit, Hold};
 pub use inbox::Inbox;
 pub use nodes::{NodeRecord, NodeRecords, Slot};
 pub use suspects::{Death, Deaths, Suspects};
-pub use table::{Found, Place, Table};
+pub use table::{Found, Place, Room, Table};
 
 use crate::node::NodeId;
 use crate::sys::shared_map::SharedMap;
@@ -52,6 +52,8 @@ use board::Grown;
 pub type Holds = Table<2>;
 /// Open files and directories: id is the handle, payload the node and its flags.
 pub type HandleRecords = Table<2>;
+/// Room for one of them.
+pub type HandleRoom<'a> = Room<'a, 2>;
 /// Seccomp listeners: id is the keeper's number plus one, payload is the transport's.
 pub type Listeners = Table<2>;
 /// quotactl calls under way: id is not 0, payload the listener and the kernel's notification.

@@ -19,6 +19,7 @@ use crate::error::{FsError, FsResult};
 use crate::fault;
 use crate::handle::{HandleId, OpenFile};
 use crate::node::{Node, NodeId, Presence, State};
+use crate::shared::HandleRoom;
 use crate::sys::file::{self, FallocateMode};
 use crate::sys::stat::{Stat, stat_fd};
 
@@ -81,11 +82,12 @@ impl Fs {
         if matches!(state.presence, Presence::Gone(_)) {
             return Err(FsError::UnknownNode(id));
         }
+        let room = self.files.make_room()?;
         if access == Access::Read
             && flags & libc::O_TRUNC == 0
             && let Some(opened) = self.open_again(&node, &mut state)
         {
-            let handle = self.insert_file(call, &node, &mut state, (access, None), &opened)?;
+            let handle = self.insert_file(call, room, &node, (access, None), &opened);
             return Ok((handle, opened));
         }
         self.check_descriptors()?;
@@ -117,7 +119,7 @@ impl Fs {
             }
             None => None,
         };
-        let handle = self.insert_file(call, &node, &mut state, (access, fd), &opened)?;
+        let handle = self.insert_file(call, room, &node, (access, fd), &opened);
         Ok((handle, opened))
     }
 
@@ -125,6 +127,7 @@ impl Fs {
     pub(super) fn open_new(
         &self,
         call: Call<'_>,
+        room: HandleRoom<'_>,
         node: &Arc<Node>,
         flags: i32,
         fd: Option<OwnedFd>,
@@ -141,19 +144,19 @@ impl Fs {
         };
         let opened = self.admit(nobody, node, &mut state, access, &seen, &fd, backing)?;
         let fd = Some(Arc::new(fd));
-        let handle = self.insert_file(call, node, &mut state, (access, fd), &opened)?;
+        let handle = self.insert_file(call, room, node, (access, fd), &opened);
         Ok((handle, opened))
     }
 
-    /// Gives a handle that was counted in its number; where there is none left it is counted out again.
+    /// Gives a handle that was counted in its number.
     fn insert_file(
         &self,
         call: Call<'_>,
+        room: HandleRoom<'_>,
         node: &Arc<Node>,
-        state: &mut State,
         (access, fd): (Access, Option<Arc<OwnedFd>>),
         opened: &Opened,
-    ) -> FsResult<HandleId> {
+    ) -> HandleId {
         if let Some(fd) = &fd {
             self.descriptors.note(fd);
         }
@@ -164,17 +167,10 @@ impl Fs {
             passthrough: opened.backing.is_some(),
             fd: Mutex::new(fd),
         };
-        match self.files.insert(file) {
-            Ok(handle) => {
-                call.flight.hand_out_handle(handle);
-                fault::point("handed-out");
-                Ok(handle)
-            }
-            Err(error) => {
-                self.dismiss(node, state, access, opened.backing.is_some());
-                Err(error.into())
-            }
-        }
+        let handle = self.files.insert(room, file);
+        call.flight.hand_out_handle(handle);
+        fault::point("handed-out");
+        handle
     }
 
     /// A read-only open of a file whose backing id is still at hand takes no system call. Files that were written since

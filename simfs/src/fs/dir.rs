@@ -16,6 +16,7 @@ use crate::error::{FsError, FsResult};
 use crate::fault;
 use crate::handle::{HandleId, OpenDir};
 use crate::node::{NodeId, Presence};
+use crate::shared::HandleRoom;
 use crate::sys::{dirent, file};
 
 /// One entry of a listing.
@@ -38,11 +39,12 @@ impl Fs {
     /// ESTALE for an unknown inode; EMFILE and the like.
     pub fn opendir(&self, call: Call<'_>, id: NodeId) -> FsResult<HandleId> {
         let node = self.nodes.get(id)?;
+        let room = self.dirs.make_room()?;
         let mut state = node.state();
         if matches!(state.presence, Presence::Gone(_)) {
             // Somebody stands in a directory that was removed: there is nothing in it.
             drop(state);
-            return self.insert_dir(call, OpenDir { node, stream: None });
+            return Ok(self.insert_dir(call, room, OpenDir { node, stream: None }));
         }
         self.check_descriptors()?;
         let path = match &state.pin {
@@ -60,15 +62,14 @@ impl Fs {
             node: node.clone(),
             stream: Some(Mutex::new(stream)),
         };
-        self.insert_dir(call, dir)
-            .inspect_err(|_| self.dismiss(&node, &mut state, Access::Read, false))
+        Ok(self.insert_dir(call, room, dir))
     }
 
-    fn insert_dir(&self, call: Call<'_>, dir: OpenDir) -> FsResult<HandleId> {
-        let handle = self.dirs.insert(dir)?;
+    fn insert_dir(&self, call: Call<'_>, room: HandleRoom<'_>, dir: OpenDir) -> HandleId {
+        let handle = self.dirs.insert(room, dir);
         call.flight.hand_out_handle(handle);
         fault::point("handed-out");
-        Ok(handle)
+        handle
     }
 
     /// Lists entries from a position until `add` says that the buffer is full.

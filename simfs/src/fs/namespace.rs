@@ -90,6 +90,7 @@ impl Fs {
         backing: &mut BackingMaker<'_>,
     ) -> FsResult<(Entry, HandleId, Opened)> {
         self.check_descriptors()?;
+        let room = self.files.make_room()?;
         let new = NewInode {
             kind: FileKind::File,
             target: 0,
@@ -106,7 +107,7 @@ impl Fs {
             })?,
         };
         let (handle, opened) = self
-            .open_new(call, &entry.node, flags, fd, backing)
+            .open_new(call, room, &entry.node, flags, fd, backing)
             .inspect_err(|_| self.nodes.forget(entry.node.id(), 1))?;
         Ok((entry, handle, opened))
     }
@@ -428,14 +429,11 @@ impl Fs {
     ) -> FsResult<()> {
         let mut changes: smallvec::SmallVec<[Change; 3]> = smallvec::SmallVec::new();
         if let Some(found) = whiteout {
-            let after = Some(charged_as(&found.stat));
-            let node = self.nodes.intern(found)?;
             changes.push(Change {
-                inode: node.inode_id(),
+                inode: found.inode_id(),
                 before: None,
-                after,
+                after: Some(charged_as(&found.stat)),
             });
-            self.nodes.tidy(&node);
         }
         for (node, dir) in parents {
             let seen = stat_fd(dir.as_fd())?;

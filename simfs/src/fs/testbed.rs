@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use quota::{Engine, Environment, Setup, VeId};
+use quota::{Engine, Environment, Setup, Tally, VeId};
 use rustix::fs::XattrFlags;
 
 use super::adopt::{Adopted, Pins};
@@ -120,9 +120,13 @@ pub(super) const ROOT: Caller = Caller {
 
 impl Bed {
     pub(super) fn new() -> Self {
+        Self::over(tempfile::tempdir_in("/var/tmp").unwrap())
+    }
+
+    /// The same over what is in a directory already.
+    pub(super) fn over(dir: tempfile::TempDir) -> Self {
         // As a worker does; it concerns this thread alone.
         crate::sys::creds::prepare_thread().unwrap();
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let area = PrivateArea::open(dir.path(), crate::private::AtimePolicy::Noatime).unwrap();
         let kept = (
             area.root_fd().try_clone_to_owned().unwrap(),
@@ -270,6 +274,12 @@ impl Bed {
     /// Lookups that the records hold for a node.
     pub(super) fn lookups(&self, id: NodeId) -> u64 {
         self.fs.nodes().lookups_of(id)
+    }
+
+    /// What is charged, and what is there.
+    pub(super) fn usage(&self) -> (Tally, Tally) {
+        let charged = self.fs.accounting().engine().tally().unwrap();
+        (charged, crate::scan::scan(&self.fs.area, &mut ()).unwrap())
     }
 
     /// Nothing is left of what was known, open or held.

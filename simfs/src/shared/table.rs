@@ -46,6 +46,14 @@ pub struct Table<const N: usize> {
     free: Mutex<Free>,
 }
 
+/// A place that is taken and has no record yet; free again on drop.
+#[derive(Debug)]
+#[must_use]
+pub struct Room<'a, const N: usize> {
+    table: &'a Table<N>,
+    place: u32,
+}
+
 #[derive(Debug, Default)]
 struct Free {
     list: Vec<u32>,
@@ -101,12 +109,24 @@ impl<const N: usize> Table<N> {
         (table, found, damaged)
     }
 
-    /// Adds a record; `id` is not 0.
+    /// Takes a place for one more record.
     ///
     /// # Errors
     /// ENOMEM where the table is full, the kernel's where the host has no memory left.
-    pub fn insert(&self, id: u64, payload: [u64; N]) -> io::Result<Place> {
+    pub fn make_room(&self) -> io::Result<Room<'_, N>> {
         let place = self.take_place()?;
+        Ok(Room { table: self, place })
+    }
+
+    /// Adds a record; `id` is not 0.
+    ///
+    /// # Errors
+    /// As [`Self::make_room`].
+    pub fn insert(&self, id: u64, payload: [u64; N]) -> io::Result<Place> {
+        Ok(self.make_room()?.put(id, payload))
+    }
+
+    fn write(&self, place: u32, id: u64, payload: [u64; N]) -> Place {
         let at = self.at(place);
         for (index, word) in payload.into_iter().enumerate() {
             self.map.word(at + 1 + index).store(word, Ordering::Relaxed);
@@ -115,7 +135,7 @@ impl<const N: usize> Table<N> {
             .word(at + 1 + N)
             .store(self.seal_of(id, &payload), Ordering::Relaxed);
         self.map.word(at).store(id, Ordering::Release);
-        Ok(Place(place))
+        Place(place)
     }
 
     /// Takes a record away.
@@ -175,6 +195,21 @@ impl<const N: usize> Table<N> {
         let place = free.next;
         free.next += 1;
         Ok(place)
+    }
+}
+
+impl<const N: usize> Room<'_, N> {
+    /// Writes the record; `id` is not 0.
+    pub fn put(self, id: u64, payload: [u64; N]) -> Place {
+        let (table, place) = (self.table, self.place);
+        std::mem::forget(self);
+        table.write(place, id, payload)
+    }
+}
+
+impl<const N: usize> Drop for Room<'_, N> {
+    fn drop(&mut self) {
+        self.table.free.lock().list.push(self.place);
     }
 }
 
