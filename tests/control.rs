@@ -148,7 +148,7 @@ fn check_finds_and_mends_edits_behind_the_mount() {
     }
 }
 
-// S42: totals on the disk are a few seconds old at most; a killed daemon loses nothing.
+// S51: a killed daemon loses nothing.
 #[test]
 fn totals_are_right_after_a_kill() {
     let Some(ve) = Spec::default().mount() else {

@@ -1,14 +1,14 @@
 //! The daemon is killed while users work: after the next mount the totals are exact, at once.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
 use crate::harness::command::eventually;
-use crate::harness::files::{open, write_at};
+use crate::harness::files::{open, put, write_at};
 use crate::harness::load::{self, Dice};
-use crate::harness::{Kind, Spec, Ve, crash};
+use crate::harness::{Kind, MIB, Spec, Ve, crash};
 
 /// How often the daemon is killed, from `SIMFS_KILL_ROUNDS`.
 fn rounds() -> u64 {
@@ -230,4 +230,43 @@ fn a_clean_end_leaves_no_journal_and_needs_none() {
         "{}",
         crash::log(&ve)
     );
+}
+
+/// The totals that the store has, without a daemon and without a journal.
+fn stored(ve: &Ve) -> u64 {
+    std::fs::remove_file(journal(ve)).expect("journal");
+    let shown = ve.vzquota(["show", Ve::ID, "--json"]).ok().stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON of show");
+    shown["used"]["space"].as_u64().expect("used space")
+}
+
+// S42: nobody has to ask for a commit.
+#[test]
+fn totals_reach_the_disk_by_themselves() {
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    put(ve.path("file"), 5 * MIB);
+    let written = SystemTime::now();
+    let database = ve
+        .prefix()
+        .join("var/lib/simfs")
+        .join(Ve::ID)
+        .join("quota.redb");
+    eventually("the database is committed", || {
+        let changed = std::fs::metadata(&database).and_then(|data| data.modified());
+        let changed = changed.expect("time of the last commit");
+        // Not in the middle of it.
+        let is_over = changed
+            .elapsed()
+            .is_ok_and(|since| since > Duration::from_secs(2));
+        match changed > written && is_over {
+            true => Ok(()),
+            false => Err(format!("written {written:?}, committed {changed:?}")),
+        }
+    });
+    crash::kill_both(&ve);
+    assert!(stored(&ve) >= 5 * MIB);
+    crash::mount_again(&ve);
+    crash::wait_for_recount(&ve);
 }

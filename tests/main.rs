@@ -37,6 +37,7 @@ mod runtime;
 mod second_level;
 mod semantics_doc;
 mod service;
+mod shortage;
 mod statfs;
 mod storm;
 mod takeover;

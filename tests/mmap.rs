@@ -1,11 +1,14 @@
 //! Stores through mappings, by xfs_io(8).
 
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 
-use crate::harness::command::{Outcome, run};
+use crate::harness::command::{Outcome, eventually, run};
 use crate::harness::files::{create, occupied, put};
 use crate::harness::tree::describe;
-use crate::harness::{KIB, MIB, Spec, Ve, require};
+use crate::harness::{KIB, MIB, Spec, Ve, crash, require};
 
 /// Runs xfs_io commands on a file.
 fn xfs_io(file: &Path, commands: &[&str]) -> Outcome {
@@ -113,4 +116,67 @@ fn private_mappings_charge_nothing() {
     let program = ve.path("cat");
     run(program.to_str().unwrap(), ["/etc/hostname"]).ok();
     assert_eq!((ve.used(), describe(&ve.path("cat"))), before);
+}
+
+/// An xfs_io that has a file of `name` mapped and has stored in its first page. Of the rest nothing is in memory, but for
+/// what is read ahead.
+fn mapped(ve: &Ve, name: &str) -> Child {
+    std::fs::write(ve.path(name), vec![0x5a; 8 << 20]).expect("write");
+    let mut command = Command::new("xfs_io");
+    command.arg(ve.path(name)).env("LC_ALL", "C");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("xfs_io");
+    tell(
+        &mut child,
+        "mmap -rw 0 8m\nmwrite -S 0x41 0 4k\nmsync -s 0 4k\n",
+    );
+    eventually("the store is written out", || {
+        let data = std::fs::read(ve.private().join(name)).expect("read");
+        if data[0] == 0x41 {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    });
+    child
+}
+
+fn tell(child: &mut Child, commands: &str) {
+    let stdin = child.stdin.as_mut().expect("its input");
+    stdin.write_all(commands.as_bytes()).expect("a command");
+}
+
+fn end_with(mut child: Child, commands: &str) -> Output {
+    tell(&mut child, commands);
+    child.wait_with_output().expect("its end")
+}
+
+// S78: a page that would have to be asked for is SIGBUS, and stores that were not written out are told of.
+#[test]
+fn a_mapping_of_a_dead_mount_never_hangs_and_never_lies() {
+    if !require::programs(&["xfs_io"]) {
+        return;
+    }
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    let (asks, stores, reads) = (
+        mapped(&ve, "asks"),
+        mapped(&ve, "stores"),
+        mapped(&ve, "reads"),
+    );
+    crash::kill_both(&ve);
+    let asked = end_with(asks, "mread 6m 4k\n");
+    assert_eq!(asked.status.signal(), Some(7), "{asked:?}");
+    let stored = end_with(stores, "mwrite -S 0x42 0 4k\nmsync -s 0 4k\n");
+    let told = String::from_utf8_lossy(&stored.stderr) + String::from_utf8_lossy(&stored.stdout);
+    assert!(told.contains("not connected"), "{told}");
+    let read = end_with(reads, "mread -v 0 16\n");
+    let shown = String::from_utf8_lossy(&read.stdout);
+    assert!(shown.contains("41 41 41 41"), "{shown}");
+    crash::mount_again(&ve);
+    assert_eq!(
+        std::fs::read(ve.path("stores")).map(|data| data[0]).ok(),
+        Some(0x41)
+    );
 }

@@ -12,10 +12,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::harness::command::eventually;
+use crate::harness::command::{eventually, run};
 use crate::harness::container::Guest;
 use crate::harness::figures::count;
-use crate::harness::files::{create, fill, occupied, open, write_at};
+use crate::harness::files::{create, fill, occupied, open, put, write_at};
 use crate::harness::load::{self, Dice};
 use crate::harness::{KIB, Kind, MIB, Spec, Ve, crash, require};
 
@@ -256,11 +256,18 @@ fn what_a_guest_synced_with_its_file_system_survives_a_loss_of_power() {
     for name in ["busybox", "sh"] {
         std::fs::copy("/bin/busybox", bin.join(name)).expect("busybox");
     }
+    // Through a mapping that has ended: xfs_io is gone when the guest syncs.
+    put(ve.path("mapped"), 64 * KIB);
+    let stores = ["-c", "mmap -rw 0 64k", "-c", "mwrite -S 0x41 0 64k"];
+    let file = ve.path("mapped").display().to_string();
+    run("xfs_io", stores.into_iter().chain([file.as_str()])).ok();
     let script = "busybox mkdir /d && busybox seq 1 9999 >/d/f && exec busybox sync -f /d";
     Guest::new(&ve, "crun").run("sync", script).ok();
     ve.lose_power();
     boot(&ve, 0);
     let kept = std::fs::read_to_string(ve.path("d/f")).expect("what was synced");
     assert_eq!(kept.lines().last(), Some("9999"));
+    let stored = std::fs::read(ve.path("mapped")).expect("what was stored");
+    assert_eq!(stored, [0x41; 64 << 10]);
     crash::wait_for_recount(&ve);
 }

@@ -2,14 +2,18 @@
 //! written to the private area would stay in memory.
 //!
 //! The caller waits while the private area's file system is written out; then the kernel carries the call out as it
-//! stands. So what was written before the call is on the disk when it returns. What was stored through a shared
-//! mapping and not written out is only on its way then: msync(2) and fsync(2) wait for it.
+//! stands. So what was written before the call is on the disk when it returns, and what was stored through a mapping that
+//! has ended, since its end waits for the write-out. The stores of one that still stands are only on their way then: for a
+//! FUSE file system the kernel starts their write-out and waits for none. The daemon cannot have it wait either: whoever
+//! invalidates these pages through the device waits, where no signal reaches it, for a request that the daemon has to serve,
+//! so a daemon that died meanwhile would never end, and the mount would have neither a successor nor an end.
 //!
 //! Nothing is decided on the argument: whoever exchanges the descriptor meanwhile has another file system synced, as
 //! everybody may. That is why this call, and no other, is handed on to the kernel.
 //!
 //! # Source
-//! Linux `fs/sync.c`, `sync_filesystem`; `fs/fuse/inode.c`, `fuse_sync_fs`: FUSE_SYNCFS goes to virtiofs only.
+//! Linux `fs/sync.c`, `sync_filesystem`; `fs/fuse/inode.c`, `fuse_sync_fs`: FUSE_SYNCFS goes to virtiofs only;
+//! `fs/fuse/file.c`, `fuse_vma_close`, `fuse_launder_folio`.
 
 use std::io;
 

@@ -25,6 +25,11 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
+/// How long the recount after a crash rests after this much work.
+fn rest_after(work: Duration) -> Duration {
+    work.saturating_mul(REST).clamp(SHORTEST_REST, LONGEST_REST)
+}
+
 impl VeService {
     /// Recounts while the guest works, and compares; with `repair` the totals are replaced by what was counted. Stops when
     /// `progress` says so.
@@ -111,8 +116,7 @@ impl VeService {
         let mut worked = Instant::now();
         let counted = self.count(true, &mut |now| {
             self.progress.lock().recovering = Some(now);
-            let rest = worked.elapsed().saturating_mul(REST);
-            let ends = self.ends_within(rest.clamp(SHORTEST_REST, LONGEST_REST));
+            let ends = self.ends_within(rest_after(worked.elapsed()));
             worked = Instant::now();
             !ends
         });
@@ -198,5 +202,24 @@ impl VeService {
                 .collect(),
             inodes_seen: Inodes::new(counted.inodes),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // S67: at most a quarter of the time of one CPU, as long as a thousand inodes take a third of a second.
+    #[test]
+    fn a_recount_rests_three_times_as_long_as_it_works() {
+        for ms in [0, 1, 2, 10, 50, 333] {
+            let work = Duration::from_millis(ms);
+            let rest = rest_after(work);
+            assert!(
+                rest >= 3 * work && rest <= 3 * work + SHORTEST_REST,
+                "{ms} ms"
+            );
+        }
+        assert_eq!(rest_after(Duration::from_secs(9)), LONGEST_REST);
     }
 }
