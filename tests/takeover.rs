@@ -1,6 +1,7 @@
 //! The mount outlives its daemon: guests at work notice neither its death nor its replacement.
 
 mod load;
+mod reading;
 mod upgrade;
 
 use std::time::Duration;

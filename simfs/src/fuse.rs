@@ -41,6 +41,7 @@ use crate::shared::Shared;
 use crate::sys::cpu::CpuOf;
 use crate::sys::creds;
 use crate::sys::file::FallocateMode;
+use crate::sys::present::PresentBuffers;
 
 use backing::Backing;
 use convert::{attributes, dev_from_kernel, set_time};
@@ -56,8 +57,16 @@ const NEVER: Duration = Duration::ZERO;
 /// # Source
 /// Linux `include/uapi/linux/limits.h`, `XATTR_SIZE_MAX` and `XATTR_LIST_MAX`.
 const XATTR_MAX: u32 = 65536;
-/// The largest read or write that is asked for, in bytes.
-pub const MAX_REQUEST: u32 = 1 << 20;
+/// The largest read or write that is asked for, in bytes. Each worker has as much memory in use all the time ([`BUFFERS`]).
+pub const MAX_REQUEST: u32 = 512 << 10;
+/// The protocol library reads requests into zeroed memory of a little more than this, in bytes; nothing else is as large.
+const LIBRARY_BUFFER: usize = 16 << 20;
+/// Room for what comes with the data of a request: header, arguments, names.
+const REQUEST_HEAD: usize = 4096;
+/// The allocator for a program that serves [`Fs`]: a request is read into memory that is there, so that the death of the
+/// daemon at that moment fails nobody ([`crate::sys::present`]).
+pub const BUFFERS: PresentBuffers =
+    PresentBuffers::new(LIBRARY_BUFFER, MAX_REQUEST as usize + REQUEST_HEAD);
 
 thread_local! {
     /// Holds what is read, one per worker; grows to the largest request that the worker has seen.

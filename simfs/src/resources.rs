@@ -6,7 +6,7 @@
 //!    what they had in memory cannot;
 //! 3. it may have as many files open as the host's administrator allows, not as a shell does by default.
 //!
-//! Memory is not locked: the daemon is small, its working set is in use all the time, and a fault on its program's pages is
+//! Memory is not locked, but for what requests are read into ([`crate::sys::present`]): the daemon is small, its working set is in use all the time, and a fault on its program's pages is
 //! served from a file system that is not its own.
 //!
 //! To be called before any thread is started and any process forked: all of it is inherited. Where it cannot be had

@@ -29,6 +29,7 @@ pub mod loop_device;
 pub mod mount;
 pub mod name;
 pub mod open;
+pub mod present;
 pub mod proc_fd;
 pub mod process;
 pub mod seccomp;

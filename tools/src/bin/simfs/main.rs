@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use quota::VeId;
 use simfs::keeper::SUCCESSOR_COMMAND;
+use simfs::sys::present::PresentBuffers;
 use simfs_tools::cli;
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
@@ -27,6 +28,10 @@ use simfs_tools::report::{complain, print};
 use simfs_tools::value::parse_ve;
 
 use crate::args::{Cli, Command};
+
+/// Whoever kills the daemon while it reads a request fails nobody.
+#[global_allocator]
+static MEMORY: PresentBuffers = simfs::fuse::BUFFERS;
 
 /// How a command ends: a code that is no failure, or a failure.
 type Outcome = Result<SimfsExit, Failure<SimfsExit>>;
