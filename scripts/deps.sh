@@ -10,7 +10,8 @@ packages_of() {
     case "$1" in
         build) echo gcc libc6-dev ;;
         run) echo fuse3 acl attr e2fsprogs util-linux jq xfsprogs btrfs-progs ;;
-        test) packages_of run; echo crun runc debootstrap quota zstd xz-utils fio shellcheck perl-base busybox-static ;;
+        test) packages_of run; echo crun runc debootstrap quota zstd xz-utils fio shellcheck perl-base busybox-static
+            echo zsh fish ;;
         # Other runtimes (RECIPES.md), a minute more; without them their tests are skipped.
         recipes) echo podman systemd-container lxc jq ;;
         demo) echo crun debootstrap jq ;;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::command::{Outcome, finish, program, run};
+use crate::harness::require;
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -127,6 +128,55 @@ fn the_shell_completes_with_what_is_installed() {
     let place = dir.path().to_str().expect("UTF-8");
     let offered = run("bash", ["-c", script, "bash", place]).ok().stdout;
     assert_eq!(offered, "start\nstatus\n");
+}
+
+/// fish finds what is installed by itself.
+#[test]
+fn fish_completes_with_what_is_installed() {
+    if !require::programs(&["fish"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("directory");
+    installer("install", "/usr/local", dir.path()).ok();
+    let mut fish = with_installed("fish", dir.path());
+    fish.args(["-c", "complete -C 'vzctl sta'"]);
+    let offered = finish(&mut fish).ok().stdout;
+    let words: Vec<&str> = offered
+        .lines()
+        .filter_map(|line| line.split('\t').next())
+        .collect();
+    assert_eq!(words, ["start", "status"]);
+}
+
+/// A key press on a terminal of zsh's own; it waits for what is to be seen there.
+#[test]
+fn zsh_completes_with_what_is_installed() {
+    if !require::programs(&["zsh"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("directory");
+    installer("install", "/usr/local", dir.path()).ok();
+    let script = "zmodload zsh/zpty; zpty -b shell zsh -f -i
+        zpty -w shell \"fpath=($1/usr/local/share/zsh/site-functions \\$fpath); \
+        autoload -U compinit; compinit -u -D; bindkey '^I' complete-word\"
+        zpty -w -n shell $'vzctl dest\\t'
+        zpty -r -m shell seen '*vzctl destroy *'";
+    let mut zsh = with_installed("timeout", dir.path());
+    zsh.args(["--kill-after=5", "60", "zsh", "-f", "-c", script, "zsh"]);
+    finish(zsh.arg(dir.path())).ok();
+}
+
+/// A program of the host that finds what is installed, and no files of the user's.
+fn with_installed(name: &str, root: &Path) -> Command {
+    let mut command = Command::new(name);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let sbin = root.join("usr/local/sbin");
+    command
+        .env("PATH", format!("{}:{path}", sbin.display()))
+        .env("XDG_DATA_DIRS", root.join("usr/local/share"))
+        .env("HOME", root)
+        .env("TERM", "dumb");
+    command
 }
 
 /// The samples say what the programs take.
