@@ -272,16 +272,20 @@ fn pages(value: &str) -> Result<String, ValueError> {
 }
 
 fn size_to_pages(value: &str) -> Result<String, ValueError> {
+    const WANTED: &str =
+        "an amount of memory: give bytes, or a number with K, M or G (512M), or 'unlimited'";
     let is_bytes = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let typed = if is_bytes {
         format!("{value}B")
     } else {
         value.to_owned()
     };
-    Ok(match parse_space(&typed)? {
-        None => "unlimited:unlimited".into(),
-        Some(bytes) => format!("{0}:{0}", bytes.get().div_ceil(PAGE)),
-    })
+    Ok(
+        match parse_space(&typed).map_err(|_| wrong(value, WANTED))? {
+            None => "unlimited:unlimited".into(),
+            Some(bytes) => format!("{0}:{0}", bytes.get().div_ceil(PAGE)),
+        },
+    )
 }
 
 /// Bytes per second as a file has it: with a suffix or without.
@@ -304,7 +308,8 @@ fn iolimit(value: &str) -> Result<String, ValueError> {
     } else {
         value.to_owned()
     };
-    let bytes = parse_space(&typed)?.map_or(0, quota::Bytes::get);
+    let bytes = parse_space(&typed).map_err(|_| wrong(value, WANTED))?;
+    let bytes = bytes.map_or(0, quota::Bytes::get);
     ranged(&bytes.to_string(), 0..=2_147_483_647, WANTED).map_err(|_| wrong(value, WANTED))
 }
 

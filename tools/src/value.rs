@@ -74,7 +74,7 @@ fn suffix_bits(letter: char) -> Option<u32> {
 /// A limit of space; `None` is no limit.
 ///
 /// # Errors
-/// Signs, other suffixes, trailing text, more than a file offset holds.
+/// Signs, other suffixes, decimals without a suffix, trailing text, more than a file offset holds.
 ///
 /// # Source
 /// vzquota(8): units of 1 KiB. vzctl `src/lib/config.c`: suffixes, decimals, rounding down. Its `P` (memory pages)
@@ -253,7 +253,12 @@ fn scaled(
     wanted: &'static str,
     remedy: &'static str,
 ) -> Result<u64, ValueError> {
-    let (integer, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let (integer, fraction) = match digits.split_once('.') {
+        // A fraction of the unit itself would be lost without a word.
+        Some(_) if digits == value => return Err(form(value, wanted)),
+        Some(parts) => parts,
+        None => (digits, "0"),
+    };
     let integer = u128::from(whole(value, integer, wanted, remedy)?) << bits;
     if fraction.len() > DIGITS_MAX - 1 {
         return Err(form(value, wanted));
@@ -314,6 +319,8 @@ mod tests {
             "--1",
             "1,5G",
             "10ß",
+            "1.5",
+            "1.0",
             "9007199254740992",
             "18446744073709551616",
             "99999999999999999999999999T",
@@ -349,7 +356,8 @@ mod tests {
         assert_eq!(parse_inodes("200000").unwrap(), Some(Inodes::new(200_000)));
         assert_eq!(parse_inodes("2K").unwrap(), Some(Inodes::new(2048)));
         assert_eq!(parse_inodes("unlimited").unwrap(), None);
-        for value in ["", "5B", "-5", "1x", "99999999999999999999"] {
+        assert_eq!(parse_inodes("1.5K").unwrap(), Some(Inodes::new(1536)));
+        for value in ["", "5B", "-5", "1x", "1.5", "99999999999999999999"] {
             assert!(parse_inodes(value).is_err(), "{value}");
         }
     }
