@@ -289,13 +289,14 @@ fn two_ves_do_not_see_each_other() {
     // A session in one VE does not hold the other.
     let mut session = host.command("vzctl");
     let mut session = session
-        .args(["exec", "101", "sleep 30"])
+        .args(["exec", "101", "touch /session; sleep 30"])
         .spawn()
         .expect("a session");
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let begin = std::time::Instant::now();
+    eventually("the session", || {
+        let file = host.path("vz/root/101/session");
+        file.metadata().map_err(|error| error.to_string())
+    });
     host.vzctl(&["stop", "102", "--fast"]).ok();
-    assert!(begin.elapsed() < std::time::Duration::from_secs(15));
     host.vzctl(&["stop", "101", "--fast"]).ok();
     session.wait().expect("the session ends with its VE");
     for ve in ["101", "102"] {
@@ -338,8 +339,11 @@ fn a_step_that_fails_leaves_nothing_that_blocks_the_next() {
     host.vzctl(&["start", "101"]).ok();
     // The VE ends by itself; the next start clears away what it left.
     host.exec("101", "kill -TERM 1");
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    host.assert_status("101", "exist mounted down");
+    eventually("it ends", || {
+        let line = host.vzctl(&["status", "101"]).ok().stdout;
+        let has_ended = line == "CTID 101 exist mounted down\n";
+        has_ended.then_some(()).ok_or(line)
+    });
     host.vzctl(&["start", "101"]).ok();
     host.assert_status("101", "exist mounted running");
     host.vzctl(&["stop", "101"]).ok();

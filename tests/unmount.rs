@@ -119,6 +119,8 @@ fn a_mount_whose_processes_are_dead_is_found_where_it_is() {
     crash::kill(keeper);
     crash::kill(daemon);
     assert!(place.metadata().is_err(), "dead, and in the tree");
+    ve.simfs(["mount", Ve::ID, at])
+        .refused(1, "'simfs umount 101'");
     ve.umount().ok();
     assert_eq!(
         std::fs::read_dir(&place)

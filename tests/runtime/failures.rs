@@ -7,6 +7,8 @@ use std::path::Path;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Host;
+use super::sessions::group;
+use crate::harness::command::{eventually, finish};
 
 /// Programs that stand before the host's in the search path.
 fn put_program(dir: &Path, name: &str, script: &str) {
@@ -166,7 +168,7 @@ fn start_succeeds_after_a_failure_at_any_step() {
     let elsewhere = host.path("elsewhere");
     std::fs::create_dir_all(&elsewhere).expect("a place");
     let simfs = |args: &[&str]| {
-        crate::harness::command::finish(host.command("simfs").args(args)).ok();
+        finish(host.command("simfs").args(args)).ok();
     };
     simfs(&["mount", "101", elsewhere.to_str().expect("a path")]);
     host.vzctl(&["start", "101"]).refused(50, "already mounted");
@@ -175,6 +177,46 @@ fn start_succeeds_after_a_failure_at_any_step() {
     host.vzctl(&["stop", "101", "--fast"]).ok();
     host.vzctl(&["destroy", "101"]).ok();
     std::fs::remove_dir_all(host.path("programs")).expect("programs");
+    host.assert_nothing_left();
+}
+
+// S65, S66: a root that somebody takes away from a running VE ends with the VE, and nothing stands in the way then.
+#[test]
+fn a_root_taken_away_from_a_running_ve_ends_with_it() {
+    let Some(host) = Host::small("crun") else {
+        return;
+    };
+    host.create("101", &[]).ok();
+    let mut groups = Vec::new();
+    for round in ["stopped", "ended and destroyed"] {
+        host.vzctl(&["start", "101"]).ok();
+        groups.extend(
+            ["pids", "."]
+                .map(|place| group(&host, "101", place))
+                .into_iter()
+                .find(|group| group.exists()),
+        );
+        let simfs = || finish(host.command("simfs").args(["umount", "101"]));
+        simfs().refused(1, "still used from elsewhere");
+        host.assert_status("101", "exist unmounted running");
+        host.exec("101", "echo on > /mark; cat /mark").ok();
+        if round == "stopped" {
+            host.vzctl(&["stop", "101", "--fast"]).ok();
+            host.assert_status("101", "exist unmounted down");
+            continue;
+        }
+        host.exec("101", "kill -TERM 1");
+        eventually("the daemon ends with the VE", || {
+            let said = simfs();
+            let is_gone = said.stderr.contains("not mounted");
+            is_gone.then_some(()).ok_or(said.stderr)
+        });
+    }
+    host.vzctl(&["destroy", "101"]).ok();
+    assert_eq!(groups.len(), 2);
+    for group in groups {
+        assert!(!group.exists(), "{}", group.display());
+    }
     host.assert_nothing_left();
 }
 

@@ -139,7 +139,7 @@ impl ResourceGroups {
         let group = mount.join(&self.name);
         // The list can be emptied only while nothing stands below it.
         remove_tree(&group);
-        fs::create_dir(&group)?;
+        make(&group)?;
         fs::write(group.join("devices.deny"), "a")?;
         for line in lines {
             fs::write(group.join("devices.allow"), line)?;
@@ -153,14 +153,13 @@ impl ResourceGroups {
     /// Those of making directories.
     pub fn prepare(&self) -> io::Result<()> {
         for mount in self.mounts() {
-            let group = mount.join(&self.name);
-            fs::create_dir_all(group.join(DAEMON))?;
+            make(&mount.join(&self.name).join(DAEMON))?;
         }
         if let Some(mount) = &self.second {
             self.delegate(mount);
         }
         for (controller, mount) in &self.first {
-            fs::create_dir_all(mount.join(&self.name).join(MEMBERS))?;
+            make(&mount.join(&self.name).join(MEMBERS))?;
             if controller == "cpuset" {
                 self.inherit_cpuset(mount);
             }
@@ -276,6 +275,17 @@ fn slice_name(prefix: &Path) -> String {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     }
     format!("simfs-{hash:016x}")
+}
+
+/// Makes a group and those above it, also while the last other VE takes the group above all away.
+fn make(group: &Path) -> io::Result<()> {
+    for _ in 0..REMOVE_TRIES {
+        match fs::create_dir_all(group) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+    }
+    fs::create_dir_all(group)
 }
 
 fn remove_tree(group: &Path) {

@@ -108,7 +108,23 @@ exits! {
 }
 
 exits! {
-    /// How `vzctl`, `vzlist` and `vzpkg` end.
+    /// How `vzlist` ends.
+    ///
+    /// # Source
+    /// vzctl `src/vzlist.c` for the first two; the others are those of `vzctl`.
+    VzlistExit {
+        Ok = 0 "done",
+        NotFound = 1 "a VE that was named does not exist",
+        System = 3 "a system call failed",
+        Denied = 12 "not permitted",
+        Config = 14 "a configuration file is missing or wrong",
+        Usage = 20 "the command line makes no sense",
+        Value = 21 "a value makes no sense",
+    }
+}
+
+exits! {
+    /// How `vzctl` and `vzpkg` end.
     ///
     /// # Source
     /// vzctl(8), "EXIT STATUS"; vzctl `include/vzerror.h`. Where the original names an OpenVZ kernel, read "the container

@@ -29,8 +29,8 @@ use crate::shared::Shared;
 use crate::sys::fork::Ending;
 use crate::sys::task::DeviceNumber;
 
-/// How long after an unmount the last user may take to go: those of a VE that was ended are on their way out.
-const LAST_USER_PATIENCE: Duration = Duration::from_secs(8);
+/// How long after an unmount an answer waits for the last user to go. Who asks looks who that is, and asks again.
+const LAST_USER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a daemon that is to hand over waits for the requests that are under way.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
 

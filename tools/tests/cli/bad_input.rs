@@ -37,6 +37,8 @@ fn vzquota_names_what_is_wrong_and_changes_nothing() {
             "-B: '99999999999999999999'",
         ),
         ("setlimit 101 -I 1.2.3", 2, "-I: '1.2.3'"),
+        ("setlimit 101 -i 1.5", 2, "-i: '1.5'"),
+        ("setlimit 101 -b 1.5", 2, "-b: '1.5'"),
         ("setlimit 101 -e soon", 2, "-e: 'soon'"),
         (
             "setlimit 101 -n 99999999999999999999",
@@ -114,9 +116,12 @@ fn simfs_names_what_is_wrong() {
         ("mount 101 --private /", 1, "vzquota setlimit 101 -p /"),
         ("mount 101 -o rw,frobnicate", 2, "'frobnicate'"),
         ("mount 101 -o passthrough=maybe", 2, "passthrough=maybe"),
-        ("umount 102", 1, "not mounted"),
+        ("umount 102", 1, "no such VE"),
         ("umount 101", 1, "not mounted"),
-        ("status 102", 1, "102"),
+        ("status 102", 1, "no such VE"),
+        ("oci 101", 1, "'simfs mount 101' first"),
+        ("oci 102", 1, "no such VE"),
+        ("upgrade 102", 1, "no such VE"),
         ("status x", 2, "'x'"),
         ("check 102", 8, "vzquota init 102"),
         ("check 101 102", 2, "102"),
@@ -154,7 +159,10 @@ fn called_as_a_mount_helper_it_ends_with_the_codes_of_mount_8() {
         let ended = host.run(&helper, &words(line));
         assert_eq!(ended.code, code, "{line}: {ended:?}");
         assert!(ended.err.contains(named), "{line}: {ended:?}");
+        // An option of 'simfs mount' that mount(8) has not.
+        assert!(!ended.err.contains("--no-quota"), "{line}: {ended:?}");
     }
+    assert!(host.simfs(&["mount", "101"]).err.contains("--no-quota"));
 }
 
 #[test]

@@ -62,7 +62,11 @@ fn status_lists_what_is_known() {
             .len(),
         1
     );
-    assert!(host.simfs(&["status"]).out.contains("unmounted"));
+    let text = host.simfs(&["status"]).out;
+    assert!(
+        text.contains("unmounted") && text.contains("'simfs umount 103'"),
+        "{text}"
+    );
     assert_eq!(host.simfs(&["umount", "103"]).code, 0);
     let swept = json(&host.simfs(&["status", "103", "--json"]).out);
     assert_eq!(swept[0]["state"], "unmounted");

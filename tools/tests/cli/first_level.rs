@@ -116,14 +116,28 @@ fn on_and_off_can_be_repeated() {
             .as_bool()
             .unwrap()
     };
-    assert!(enforced());
+    // S21: whoever asks for figures is told.
+    let is_told = || {
+        ["stat", "show"]
+            .map(|verb| host.vzquota_ok(&format!("{verb} 101")))
+            .into_iter()
+            .chain([host.simfs(&["status", "101"]).out])
+            .all(|text| text.contains("not enforced: 'vzquota on 101'"))
+    };
+    let in_batch = host.vzquota_ok("-b stat 101");
+    assert!(enforced() && !is_told());
     for _ in 0..2 {
         host.vzquota_ok("off 101");
-        assert!(!enforced());
+        assert!(!enforced() && is_told());
     }
+    assert_eq!(
+        host.vzquota_ok("-b stat 101"),
+        in_batch,
+        "two lines, whatever happens"
+    );
     for _ in 0..2 {
         host.vzquota_ok("on 101");
-        assert!(enforced());
+        assert!(enforced() && !is_told());
     }
 }
 

@@ -80,10 +80,16 @@ fn bad_input_ends_with_the_code_of_the_table_and_changes_nothing() {
         ("create 101 --ostemplate tiny --config none", 14, "'none'"),
         ("create 101 --ostemplate tiny --private x", 21, "'x'"),
         ("start 101", 43, "vzctl create 101"),
-        ("stop 101", 31, "not running"),
-        ("exec 101 true", 31, "vzctl start 101"),
-        ("mount 101", 43, "private area"),
-        ("destroy 101", 43, "private area"),
+        ("restart 101", 43, "vzctl create 101"),
+        ("mount 101", 43, "vzctl create 101"),
+        ("runscript 101 /etc/passwd", 43, "vzctl create 101"),
+        ("stop 101", 31, "no such VE"),
+        ("exec 101 true", 31, "no such VE"),
+        ("enter 101", 31, "no such VE"),
+        ("umount 101", 43, "vzlist -a"),
+        ("destroy 101", 43, "vzlist -a"),
+        ("ubc 101", 43, "vzlist -a"),
+        ("quotainit 101", 43, "vzlist -a"),
         ("set 101", 20, "--help"),
         (
             "create 101 --ostemplate tiny --ipadd 192.0.2.1",
@@ -91,7 +97,10 @@ fn bad_input_ends_with_the_code_of_the_table_and_changes_nothing() {
             "--ipadd: not supported",
         ),
         ("set 101 --netif_add eth0 --save", 20, "ip link set"),
-        ("set 101 --cpus 1 --save", 43, "private area"),
+        ("set 101 --cpus 1 --save", 43, "vzlist -a"),
+        ("set 101 --ram 1.5 --save", 21, "give bytes"),
+        ("set 101 --iolimit 1.5 --save", 21, "give MB/s"),
+        ("set 101 --diskinodes 1.5 --save", 21, "'1.5'"),
         ("status web", 21, "'web'"),
         ("--runtime podman start 101", 20, "podman"),
     ];
@@ -131,6 +140,23 @@ fn a_ve_is_made_listed_changed_and_removed() {
     let expected = format!("{kib} {inodes} 11264 web stopped");
     assert_eq!(words(&used).join(" "), expected);
     assert_eq!(vzlist(&host, "-H").out, "", "it does not run");
+    // OpenVZ's answer to a number that nobody has; the others are listed.
+    let listed = vzlist(&host, "-H -o ctid 101 999");
+    assert_eq!((listed.code, listed.out.trim()), (1, "101"), "{listed:?}");
+    assert_eq!(listed.err, "vzlist: VE 999: Container(s) not found\n");
+    assert_eq!(vzlist(&host, "999").out, "");
+    assert_eq!(vzlist(&host, "-j 999").out, "[]\n");
+    // It does not run, and does not for nothing.
+    for script in ["none", "/"] {
+        let ended = vzctl(&host, &format!("runscript 101 {script}"));
+        assert_eq!((ended.code, ended.out.as_str()), (79, ""), "{ended:?}");
+        assert!(ended.err.contains(script), "{ended:?}");
+    }
+    for line in ["stop 101", "exec 101 true"] {
+        let ended = vzctl(&host, line);
+        assert_eq!(ended.code, 31, "{ended:?}");
+        assert!(!ended.err.contains("no such VE"), "{ended:?}");
+    }
 
     // Disk limits are in the record at once; the configuration follows with --save.
     ok(&vzctl(&host, "-q set 101 --diskspace 20M:22M --save"));
@@ -193,6 +219,28 @@ fn a_file_edited_by_hand_and_wrong_names_its_line() {
         "one wrong file does not end the list: {listed:?}"
     );
     assert!(listed.err.contains("line 2"), "{listed:?}");
+}
+
+// S59: ids that two VEs have are told.
+#[test]
+fn ids_that_two_ves_have_are_told() {
+    let host = host();
+    for (ve, first, shared) in [
+        (101, 100_000, ""),
+        (102, 165_536, ""),
+        (103, 165_535, "VE 101, 102"),
+    ] {
+        let line = format!("create {ve} --ostemplate tiny --local_uid {first}");
+        let ended = vzctl(&host, &line);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert_eq!(ended.err.is_empty(), shared.is_empty(), "{ended:?}");
+        assert!(ended.err.contains(shared), "{ended:?}");
+    }
+    let apart = vzctl(&host, "set 103 --local_uid 300000 --save");
+    assert_eq!((apart.code, apart.err.as_str()), (0, ""));
+    let groups = vzctl(&host, "set 103 --local_gid 100000 --save");
+    assert_eq!(groups.code, 0, "{groups:?}");
+    assert!(groups.err.contains("of VE 101:"), "{groups:?}");
 }
 
 #[test]

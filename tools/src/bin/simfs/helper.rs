@@ -110,8 +110,8 @@ fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
         foreground: false,
         quota: true,
     };
-    let failed = |error: String| about(Failure::new(MountHelperExit::Failed, error));
-    let plan = plan(&paths, &request).map_err(failed)?;
+    let failed = |why: String| about(Failure::new(MountHelperExit::Failed, why));
+    let plan = plan(&paths, &request).map_err(|refusal| failed(refusal.to_string()))?;
     if call.fake {
         Ok(())
     } else {

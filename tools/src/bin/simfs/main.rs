@@ -24,6 +24,7 @@ use simfs::sys::present::PresentBuffers;
 use simfs_tools::cli;
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
+use simfs_tools::record;
 use simfs_tools::report::{complain, print};
 use simfs_tools::value::parse_ve;
 
@@ -90,6 +91,17 @@ fn run(cli: &Cli) -> Outcome {
 fn about(veid: &str, command: impl FnOnce(VeId) -> Outcome) -> Outcome {
     let ve = parse_ve(veid).map_err(usage)?;
     command(ve).map_err(|failure| failure.about(format_args!("VE {ve}")))
+}
+
+/// Refuses a VE of which nothing is there: its number is a slip.
+fn must_be_known(paths: &Paths, ve: VeId) -> Result<(), Failure<SimfsExit>> {
+    let has_files = paths.private(ve).is_ok_and(|private| private.exists());
+    if has_files || record::exists(paths, ve) || paths.run_dir(ve).exists() {
+        return Ok(());
+    }
+    Err(failed(
+        "no such VE: it has neither a private area nor a quota record, and is not mounted",
+    ))
 }
 
 /// A failure of the command line.

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use quota::VeId;
 use quota::store::StoreError;
 use quota::store::copy::settings;
+use rustix::io::Errno;
 use simfs::control::{Client, ClientError};
 use simfs::mount::MountOptions;
 use simfs_tools::ending::is_ending;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
 use simfs_tools::ve_handle::{VeError, open_stored};
+use thiserror::Error;
 
 use crate::args::MountArgs;
 use crate::start::{Plan, start};
@@ -28,7 +30,12 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &MountArgs) -> Outcome {
         foreground: args.foreground,
         quota: !args.no_quota,
     };
-    let plan = plan(paths, &request).map_err(failed)?;
+    let plan = plan(paths, &request).map_err(|refusal| match refusal {
+        Refusal::NoRecord(_) => failed(format!(
+            "{refusal}, or mount without limits with --no-quota"
+        )),
+        Refusal::Other(_) => failed(refusal),
+    })?;
     start(plan).map_err(failed)?;
     Ok(SimfsExit::Ok)
 }
@@ -43,19 +50,36 @@ pub(crate) struct MountRequest<'a> {
     pub(crate) quota: bool,
 }
 
-/// Checks what can be checked beforehand, and finds what was not said. Errors are one line with the remedy.
-pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, String> {
+/// Why nothing is mounted, in one line with the remedy.
+#[derive(Debug, Error)]
+pub(crate) enum Refusal {
+    /// The VE has no quota record.
+    #[error(transparent)]
+    NoRecord(VeError),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
+/// Checks what can be checked beforehand, and finds what was not said.
+pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, Refusal> {
     let ve = request.ve;
     match Client::connect(&paths.run_dir(ve)) {
         Err(ClientError::NotRunning) => {}
         Ok(client) => {
             if !is_ending(client) {
-                return Err(format!(
+                return Err(Refusal::Other(format!(
                     "already mounted: see 'simfs status {ve}', or 'simfs umount {ve}'"
-                ));
+                )));
             }
         }
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(Refusal::Other(error.to_string())),
     }
     let recorded = if request.quota {
         Some(recorded_private(paths, ve)?)
@@ -78,17 +102,15 @@ pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, St
 
 /// The private area that the record's totals belong to, from the readable copy beside the store, else from the store. The
 /// store itself is the daemon's: it compares again.
-fn recorded_private(paths: &Paths, ve: VeId) -> Result<PathBuf, String> {
+fn recorded_private(paths: &Paths, ve: VeId) -> Result<PathBuf, Refusal> {
     match settings(&paths.state_dir(ve)) {
         Ok(Some(copy)) => Ok(copy.private.into()),
         Ok(None) | Err(StoreError::Damaged { .. }) => match open_stored(paths, ve) {
             Ok(engine) => Ok(engine.info().private),
-            Err(error @ VeError::NoRecord { .. }) => {
-                Err(format!("{error}, or mount without limits with --no-quota"))
-            }
-            Err(error) => Err(error.to_string()),
+            Err(error @ VeError::NoRecord { .. }) => Err(Refusal::NoRecord(error)),
+            Err(error) => Err(Refusal::Other(error.to_string())),
         },
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Refusal::Other(error.to_string())),
     }
 }
 
@@ -130,12 +152,23 @@ fn mountpoint(paths: &Paths, request: &MountRequest<'_>) -> Result<PathBuf, Stri
         Some(given) => absolute(given)?,
         None => {
             let root = paths.root(request.ve).map_err(|error| error.to_string())?;
-            fs::create_dir_all(&root).map_err(|error| said_of(&root, &error))?;
+            if root
+                .metadata()
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            {
+                fs::create_dir_all(&root).map_err(|error| said_of(&root, &error))?;
+            }
             root
         }
     };
-    directory(&path, "mountpoint")?;
-    Ok(path)
+    match path.metadata() {
+        Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => Err(format!(
+            "mountpoint {}: a mount whose daemon is dead is there: take it away with 'simfs umount {}'",
+            path.display(),
+            request.ve
+        )),
+        _ => directory(&path, "mountpoint").map(|()| path),
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {

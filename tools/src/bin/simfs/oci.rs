@@ -9,7 +9,7 @@ use simfs_tools::paths::Paths;
 use simfs_tools::report::print;
 
 use crate::args::OciArgs;
-use crate::{Outcome, failed};
+use crate::{Outcome, failed, must_be_known};
 
 /// Prints the fragments of config.json for the mounted VE; makes what they refer to.
 pub(crate) fn run(paths: &Paths, ve: VeId, args: &OciArgs) -> Outcome {
@@ -52,9 +52,12 @@ fn status(paths: &Paths, ve: VeId) -> Result<VeStatus, Failure<SimfsExit>> {
         Ok(_) => Err(failed(
             "the daemon answered something else: it differs in version",
         )),
-        Err(ClientError::NotRunning) => Err(failed(format!(
-            "not mounted, and the device number is known only then: 'simfs mount {ve}' first"
-        ))),
+        Err(ClientError::NotRunning) => {
+            must_be_known(paths, ve)?;
+            Err(failed(format!(
+                "not mounted, and the device number is known only then: 'simfs mount {ve}' first"
+            )))
+        }
         Err(error) => Err(failed(error)),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use quota::{Account, Bytes, Inodes, Limit, Resource, Subject, Timestamp, VeId};
+use quota::{Account, Bytes, Inodes, Limit, Resource, Scope, Subject, Timestamp, VeId};
 use serde::Serialize;
 use simfs::control::{
     Client, ClientError, Progress, Reply, Request, Upgrade, UpgradeOutcome, VeState, VeStatus,
@@ -16,7 +16,10 @@ use simfs_tools::value::parse_ve;
 use simfs_tools::ve_handle::{VeError, open_stored};
 
 use crate::args::StatusArgs;
-use crate::{Outcome, failed, usage};
+use crate::{Outcome, failed, must_be_known, usage};
+
+/// The state of a VE whose daemon ended without unmounting.
+const DEAD: &str = "dead";
 
 /// What is known of one VE.
 #[derive(Debug, Serialize)]
@@ -33,6 +36,8 @@ struct Line {
     threads: Option<u64>,
     memory: Option<Bytes>,
     quota: bool,
+    /// Whether the limits of the VE as a whole are enforced (`vzquota on`, `off`).
+    enforced: bool,
     #[serde(flatten)]
     account: AccountJson,
     progress: Option<Progress>,
@@ -52,9 +57,7 @@ pub(crate) fn run(paths: &Paths, args: &StatusArgs) -> Outcome {
     let ves = match &args.veid {
         Some(veid) => {
             let ve = parse_ve(veid).map_err(usage)?;
-            if !is_known(paths, ve) {
-                return Err(failed(VeError::NoRecord { ve }).about(format_args!("VE {ve}")));
-            }
+            must_be_known(paths, ve).map_err(|failure| failure.about(format_args!("VE {ve}")))?;
             BTreeSet::from([ve])
         }
         None => known(paths),
@@ -69,10 +72,6 @@ pub(crate) fn run(paths: &Paths, args: &StatusArgs) -> Outcome {
     Ok(SimfsExit::Ok)
 }
 
-fn is_known(paths: &Paths, ve: VeId) -> bool {
-    paths.state_dir(ve).exists() || paths.run_dir(ve).exists()
-}
-
 /// Every VE with a store or a run directory.
 pub(crate) fn known(paths: &Paths) -> BTreeSet<VeId> {
     [paths.states(), paths.runs()]
@@ -84,10 +83,15 @@ pub(crate) fn known(paths: &Paths) -> BTreeSet<VeId> {
 }
 
 fn line(paths: &Paths, ve: VeId) -> Line {
-    let answer =
-        Client::connect(&paths.run_dir(ve)).and_then(|mut client| client.request(&Request::Status));
+    let answer = Client::connect(&paths.run_dir(ve)).and_then(|mut client| {
+        let status = client.request(&Request::Status)?;
+        Ok((status, client.request(&Request::Info)?))
+    });
     match answer {
-        Ok(Reply::Status(status)) => running(*status),
+        Ok((Reply::Status(status), Reply::Info(info))) => {
+            let enforced = status.quota && info.is_enforced(Scope::Ve);
+            running(*status, enforced)
+        }
         Err(ClientError::NotRunning) => stored(paths, ve),
         Ok(_) => unknown(
             paths,
@@ -98,7 +102,7 @@ fn line(paths: &Paths, ve: VeId) -> Line {
     }
 }
 
-fn running(status: VeStatus) -> Line {
+fn running(status: VeStatus, enforced: bool) -> Line {
     let (threads, memory) = process_figures(status.pid);
     Line {
         veid: status.ve.get(),
@@ -116,6 +120,7 @@ fn running(status: VeStatus) -> Line {
         threads,
         memory,
         quota: status.quota,
+        enforced,
         account: (&status.account).into(),
         progress: status.progress,
         nodes: status.nodes,
@@ -133,7 +138,7 @@ fn running(status: VeStatus) -> Line {
 fn stored(paths: &Paths, ve: VeId) -> Line {
     let socket = paths.run_dir(ve).join(simfs::control::SOCKET_NAME);
     let state = if socket.symlink_metadata().is_ok() {
-        "dead"
+        DEAD
     } else {
         "unmounted"
     };
@@ -142,9 +147,10 @@ fn stored(paths: &Paths, ve: VeId) -> Line {
             let figures = engine
                 .account(Subject::Ve)
                 .unwrap_or_else(|_| Account::unused(Subject::Ve));
-            let private = Some(engine.info().private);
+            let info = engine.info();
             Line {
-                private,
+                enforced: info.is_enforced(Scope::Ve),
+                private: Some(info.private),
                 quota: true,
                 ..idle(paths, ve, state, figures)
             }
@@ -173,6 +179,7 @@ fn idle(paths: &Paths, ve: VeId, state: &'static str, figures: Account) -> Line 
         threads: None,
         memory: None,
         quota: false,
+        enforced: false,
         account: (&figures).into(),
         progress: None,
         nodes: 0,
@@ -245,16 +252,28 @@ fn table(lines: &[Line]) -> String {
         if let Some(progress) = line.progress {
             text += &progress_note(line.state, progress);
         }
-        for note in life_notes(line).iter().chain(&line.degraded) {
+        for note in notes(line).iter().chain(&line.degraded) {
             text += &format!("{:>10} {note}\n", "");
         }
     }
     text
 }
 
-/// What became of earlier daemons.
-fn life_notes(line: &Line) -> Vec<String> {
+/// What the table has no column for: switches, and what became of earlier daemons.
+fn notes(line: &Line) -> Vec<String> {
     let mut notes = Vec::new();
+    if line.state == DEAD {
+        notes.push(format!(
+            "its daemon ended without unmounting: 'simfs umount {}' takes away what is left, then it can be mounted",
+            line.veid
+        ));
+    }
+    if line.quota && !line.enforced {
+        notes.push(format!(
+            "the limits are not enforced: 'vzquota on {}'",
+            line.veid
+        ));
+    }
     if line.restarts > 0 {
         let cause = line.last_death.as_deref().unwrap_or("unknown");
         notes.push(format!(

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quota::VeId;
 use rustix::mount::{UnmountFlags, unmount};
@@ -15,18 +15,25 @@ use simfs::ve::MOUNTPOINT_NOTE;
 use simfs::{decoy, oci};
 use simfs_tools::ending::{have_ended, processes};
 use simfs_tools::exit::{Failure, SimfsExit};
-use simfs_tools::holders;
+use simfs_tools::holders::{self, Holder};
 use simfs_tools::paths::Paths;
 
-use crate::{Outcome, failed};
+use crate::{Outcome, failed, must_be_known};
 
 /// How long a daemon may take to end after its mount is gone.
 const END: Duration = Duration::from_secs(60);
+/// How long the last users of a root that was taken away may take to go: those of a VE that was ended are on their way out.
+const LAST_USERS: Duration = Duration::from_secs(8);
+/// Who is still there after this time is not on his way out.
+const SETTLED: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
     match Client::connect(&paths.run_dir(ve)) {
         Ok(client) => stop(client, lazy),
-        Err(ClientError::NotRunning) => detach_dead(paths, ve),
+        Err(ClientError::NotRunning) => {
+            must_be_known(paths, ve)?;
+            detach_dead(paths, ve)
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -42,11 +49,12 @@ fn stop(mut client: Client, lazy: bool) -> Outcome {
         }
     };
     let processes = processes(&status);
-    match client.request(&Request::Stop { lazy }) {
-        Ok(_) => {}
+    match order(&mut client, lazy, &status) {
+        Ok(()) => {}
         Err(ClientError::Refused(error)) => return Err(refused(&error, &status)),
         // It did not answer; the mount can be taken away from it all the same.
-        Err(_) => detach(&status.mountpoint, lazy)?,
+        Err(_) if is_mount(&status.mountpoint) => detach(&status.mountpoint, lazy)?,
+        Err(_) => {}
     }
     if !lazy && !have_ended(&processes, END) {
         return Err(failed(
@@ -56,13 +64,35 @@ fn stop(mut client: Client, lazy: bool) -> Outcome {
     Ok(SimfsExit::Ok)
 }
 
-/// Why it is not gone, and whose doing that is.
-fn refused(error: &RequestError, status: &VeStatus) -> Failure<SimfsExit> {
+/// Has the daemon unmount. Where the root is held from elsewhere, waits as long as whoever holds it may be on his way out.
+fn order(client: &mut Client, lazy: bool, status: &VeStatus) -> Result<(), ClientError> {
+    let begin = Instant::now();
+    loop {
+        let answer = client.request(&Request::Stop { lazy });
+        match &answer {
+            Err(ClientError::Refused(error)) if error.kind == ErrorKind::Held => {
+                let waited = begin.elapsed();
+                if waited > LAST_USERS || waited > SETTLED && !holders(status).is_empty() {
+                    return answer.map(drop);
+                }
+            }
+            _ => return answer.map(drop),
+        }
+    }
+}
+
+/// Who holds the mount, but for those that serve it.
+fn holders(status: &VeStatus) -> Vec<Holder> {
     let daemon = [Some(status.pid), status.keeper_pid];
     let daemon: Vec<u32> = daemon.into_iter().flatten().collect();
+    holders::of(status.device, &daemon)
+}
+
+/// Why it is not gone, and whose doing that is.
+fn refused(error: &RequestError, status: &VeStatus) -> Failure<SimfsExit> {
     let who = || {
-        let found = holders::of(status.device, &daemon);
-        holders::in_words(&found).unwrap_or_else(|| "nobody who can be seen from here".into())
+        holders::in_words(&holders(status))
+            .unwrap_or_else(|| "nobody who can be seen from here".into())
     };
     match error.kind {
         ErrorKind::Busy => failed(format!(

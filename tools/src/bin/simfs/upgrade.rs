@@ -15,7 +15,7 @@ use simfs_tools::report::{complain, print};
 use simfs_tools::value::parse_ve;
 
 use crate::args::UpgradeArgs;
-use crate::{Outcome, failed, status, usage};
+use crate::{Outcome, failed, must_be_known, status, usage};
 
 /// How long a new program may take to prove itself or be replaced by the old one.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -31,7 +31,9 @@ pub(crate) fn run(paths: &Paths, args: &UpgradeArgs) -> Outcome {
         return all(paths, &program);
     };
     let ve = parse_ve(veid).map_err(usage)?;
-    upgrade(paths, ve, &program).map_err(|why| failed(why).about(format_args!("VE {ve}")))?;
+    must_be_known(paths, ve)
+        .and_then(|()| upgrade(paths, ve, &program).map_err(failed))
+        .map_err(|failure| failure.about(format_args!("VE {ve}")))?;
     say(ve, &program)?;
     Ok(SimfsExit::Ok)
 }

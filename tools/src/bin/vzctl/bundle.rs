@@ -174,7 +174,7 @@ fn add_quota(
     if has_user_namespace {
         command.arg("--userns");
     }
-    let text = match program::run(&mut command) {
+    let text = match program::run_own(context, &mut command) {
         Ok(text) => text,
         Err(why) => {
             context.warn(&format!("quota tools will not work in the VE: {why}"));

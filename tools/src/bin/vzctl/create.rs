@@ -19,7 +19,7 @@ use simfs_tools::ve_config::{Changes, VeConfig};
 
 use crate::args::CreateArgs;
 use crate::template::{Template, find, remove_tree, unpack};
-use crate::{Context, Fallible, Outcome, config_failure, disk, set, system};
+use crate::{Context, Fallible, Outcome, config_failure, disk, ids, set, system};
 
 pub(crate) fn run(context: &Context, args: &CreateArgs) -> Outcome {
     let given = changes(args)?;
@@ -44,6 +44,7 @@ pub(crate) fn run(context: &Context, args: &CreateArgs) -> Outcome {
     context.tell(&format!("Creating container private area ({})", template.0));
     unpack(&template.1, &beside.0)?;
     make(context, &config, &given, &template.0, &private, &beside)?;
+    ids::warn_of_shared(context, &config);
     context.tell("Container private area was created");
     Ok(VzctlExit::Ok)
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simfs_tools::cgroup::ResourceGroups;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::record;
 use simfs_tools::ve_handle::VeError;
@@ -75,6 +76,8 @@ fn remove_traces(context: &Context) -> Fallible<()> {
     }
     let run_dir = context.paths.run_dir(context.ve);
     remove_tree(&run_dir).map_err(|error| failed(&run_dir, &error))?;
+    // They go with the mount; one that was taken away by other means leaves them.
+    ResourceGroups::of(&context.paths, context.ve).remove();
     set::unlink_names(context);
     if let Ok(root) = context.paths.root(context.ve) {
         let _may_hold_something = fs::remove_dir(root);

@@ -226,6 +226,6 @@ fn switch(context: &Context, verb: &str, exit: VzctlExit) -> Outcome {
     let _lock = context.lock("switching quota")?;
     let mut command = program::own(context, "vzquota");
     command.args([verb, &context.ve.to_string()]);
-    program::run(&mut command).map_err(|why| Failure::new(exit, why))?;
+    program::run_own(context, &mut command).map_err(|why| Failure::new(exit, why))?;
     Ok(VzctlExit::Ok)
 }

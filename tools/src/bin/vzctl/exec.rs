@@ -40,7 +40,8 @@ pub(crate) fn enter(context: &Context, args: &EnterArgs) -> Fallible<u8> {
 
 /// `runscript`: starts the VE for it if need be, and stops it afterwards.
 pub(crate) fn runscript(context: &Context, script: &Path) -> Fallible<u8> {
-    let is_running = context.must_exist()?.is_running();
+    let is_running = context.must_be_made()?.is_running();
+    let script = open(script)?;
     if !is_running {
         let args = StopArgs {
             veid: String::new(),
@@ -59,7 +60,7 @@ pub(crate) fn runscript(context: &Context, script: &Path) -> Fallible<u8> {
 
 /// Runs a script of the host in the VE; it must end well.
 pub(crate) fn action_script(context: &Context, runtime: &Runtime, script: &Path) -> Fallible<()> {
-    match feed(context, runtime, script)? {
+    match feed(context, runtime, open(script)?)? {
         0 => Ok(()),
         code => Err(Failure::new(
             VzctlExit::Script,
@@ -68,15 +69,23 @@ pub(crate) fn action_script(context: &Context, runtime: &Runtime, script: &Path)
     }
 }
 
-/// Gives a script to the VE's shell; its exit code.
-fn feed(context: &Context, runtime: &Runtime, script: &Path) -> Fallible<u8> {
-    let file = File::open(script).map_err(|error| {
+fn open(script: &Path) -> Fallible<File> {
+    let failed = |error: io::Error| {
         Failure::new(VzctlExit::Script, format!("{}: {error}", script.display()))
-    })?;
+    };
+    let file = File::open(script).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(file)
+}
+
+/// Gives a script to the VE's shell; its exit code.
+fn feed(context: &Context, runtime: &Runtime, script: File) -> Fallible<u8> {
     let mut command: Command = runtime.exec(&environment(), false);
     let status = command
         .arg(shell(context)?)
-        .stdin(Stdio::from(file))
+        .stdin(Stdio::from(script))
         .status()
         .map_err(system)?;
     let code = status
@@ -87,12 +96,7 @@ fn feed(context: &Context, runtime: &Runtime, script: &Path) -> Fallible<u8> {
 
 /// The runtime of a VE that runs.
 fn running(context: &Context) -> Fallible<Runtime> {
-    if !context.state()?.is_running() {
-        return Err(Failure::new(
-            VzctlExit::NotRunning,
-            format!("not running: start it with 'vzctl start {}'", context.ve),
-        ));
-    }
+    context.must_run(&format!(": start it with 'vzctl start {}'", context.ve))?;
     context.runtime(&context.config()?)
 }
 

@@ -7,6 +7,7 @@ mod destroy;
 mod disk;
 mod exec;
 mod guest;
+mod ids;
 mod lock;
 mod manual;
 mod mount;
@@ -98,6 +99,15 @@ impl Context {
 
     /// Refuses a VE that was never made.
     fn must_exist(&self) -> Fallible<VeState> {
+        self.must_exist_or("'vzlist -a' lists those there are")
+    }
+
+    /// The same for what begins a VE's life.
+    fn must_be_made(&self) -> Fallible<VeState> {
+        self.must_exist_or(&format!("make it with 'vzctl create {}'", self.ve))
+    }
+
+    fn must_exist_or(&self, remedy: &str) -> Fallible<VeState> {
         let state = self.state()?;
         if state.exists {
             return Ok(state);
@@ -109,10 +119,26 @@ impl Context {
         Err(Failure::new(
             VzctlExit::NoPrivate,
             format!(
-                "no private area {}: make the VE with 'vzctl create {}'",
-                private.display(),
-                self.ve
+                "no such VE: there is no private area {}: {remedy}",
+                private.display()
             ),
+        ))
+    }
+
+    /// Refuses a VE that does not run; `remedy` is for one that could.
+    fn must_run(&self, remedy: &str) -> Fallible<()> {
+        let state = self.state()?;
+        if state.is_running() {
+            return Ok(());
+        }
+        let remedy = if state.exists {
+            remedy
+        } else {
+            ": there is no such VE, 'vzlist -a' lists those there are"
+        };
+        Err(Failure::new(
+            VzctlExit::NotRunning,
+            format!("not running{remedy}"),
         ))
     }
 }

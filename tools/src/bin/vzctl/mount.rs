@@ -1,6 +1,8 @@
 //! `mount`, `umount`: the VE's root, with its action scripts.
 
+use simfs::control::{Client, ClientError};
 use simfs_tools::cgroup::ResourceGroups;
+use simfs_tools::ending::is_ending;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::ve_config::VeConfig;
 use simfs_tools::ve_state::is_foreign_mount;
@@ -12,7 +14,7 @@ pub(crate) fn mount_command(context: &Context) -> Outcome {
     let _lock = context.lock("mounting")?;
     let config = context.config()?;
     refuse_foreign(context)?;
-    if context.must_exist()?.is_mounted {
+    if context.must_be_made()?.is_mounted {
         return Err(Failure::new(VzctlExit::Mounted, "mounted already"));
     }
     mount(context, &config)?;
@@ -65,11 +67,22 @@ pub(crate) fn mount(context: &Context, config: &VeConfig) -> Fallible<()> {
     if config.id_range().is_some() {
         command.args(["-o", "idmap"]);
     }
-    program::run(&mut command).map_err(|why| Failure::new(VzctlExit::Mount, why))?;
+    program::run_own(context, &mut command).map_err(|why| Failure::new(VzctlExit::Mount, why))?;
     scripts::run(context, Phase::Mount).inspect_err(|_| {
         if let Err(failure) = unmount(context) {
             context.warn(&failure.message);
         }
+    })
+}
+
+fn is_served(context: &Context) -> Fallible<bool> {
+    if context.state()?.is_mounted {
+        return Ok(true);
+    }
+    Ok(match Client::connect(&context.paths.run_dir(context.ve)) {
+        Ok(client) => !is_ending(client),
+        Err(ClientError::NotRunning) => false,
+        Err(_) => true,
     })
 }
 
@@ -80,10 +93,16 @@ pub(crate) fn umount(context: &Context) -> Fallible<()> {
     scripts::run(context, Phase::Postumount)
 }
 
+/// What counts is that nobody serves the root afterwards: it may have been taken away from a VE that ran, and then ends
+/// with it.
 fn unmount(context: &Context) -> Fallible<()> {
     let mut command = program::own(context, "simfs");
     command.args(["umount", &context.ve.to_string()]);
-    program::run(&mut command).map_err(|why| Failure::new(VzctlExit::Unmount, why))?;
+    if let Err(why) = program::run_own(context, &mut command)
+        && is_served(context)?
+    {
+        return Err(Failure::new(VzctlExit::Unmount, why));
+    }
     // The daemon was the last process in them.
     ResourceGroups::of(&context.paths, context.ve).remove();
     Ok(())

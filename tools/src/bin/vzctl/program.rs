@@ -34,6 +34,16 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     ))
 }
 
+/// Runs a program of this package on the VE; what it complains of is said without the VE's number, which stands before it
+/// already.
+pub(crate) fn run_own(context: &Context, command: &mut Command) -> Result<String, String> {
+    run(command).map_err(|why| {
+        let about = format!(": VE {}: ", context.ve);
+        why.split_once(&about)
+            .map_or(why.clone(), |(_, rest)| rest.to_owned())
+    })
+}
+
 /// Runs a program of the host.
 pub(crate) fn host<S: AsRef<OsStr>>(
     name: &str,

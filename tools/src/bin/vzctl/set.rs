@@ -11,7 +11,7 @@ use simfs_tools::ve_state::named;
 
 use crate::args::SetArgs;
 use crate::guest::{Tree, write_files};
-use crate::{Context, Fallible, Outcome, config_failure, disk, program, start, system};
+use crate::{Context, Fallible, Outcome, config_failure, disk, ids, program, start, system};
 
 pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     let mut changes = args.settings.changes()?;
@@ -28,6 +28,9 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     check_name(context, &changes)?;
     if has(&changes, Effect::Disk) {
         disk::apply(context, &only(context, &changes)?)?;
+    }
+    if changes.iter().any(|(key, _)| ids::KEYS.contains(key)) {
+        ids::warn_of_shared(context, &config.with(&changes));
     }
     let refused = if state.is_running() {
         apply_running(context, &config.with(&changes), &changes, state.pid)?

@@ -15,7 +15,8 @@ use crate::bundle::Parts;
 use crate::guest::{Halt, Tree, write_files};
 use crate::view::View;
 use crate::{
-    Context, Fallible, Outcome, bundle, exec, mount, runtime_failure, scripts, system, ubc, view,
+    Context, Fallible, Outcome, bundle, exec, ids, mount, runtime_failure, scripts, system, ubc,
+    view,
 };
 
 /// A first program that has not ended after this time runs.
@@ -24,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(150);
 pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
     let _lock = context.lock("starting")?;
     let config = context.config()?;
-    let state = context.must_exist()?;
+    let state = context.must_be_made()?;
     if state.is_running() {
         return Err(Failure::new(VzctlExit::Running, "running already"));
     }
@@ -37,6 +38,7 @@ pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
     mount::refuse_foreign(context)?;
     clear(context)?;
     let runtime = context.runtime(&config)?;
+    ids::warn_of_shared(context, &config);
     context.tell("Starting container...");
     if state.is_mounted {
         // What an ended container or an earlier command left; it may be a mount whose server is dead.

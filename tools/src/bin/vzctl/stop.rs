@@ -21,9 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub(crate) fn run(context: &Context, args: &StopArgs) -> Outcome {
     let _lock = context.lock("stopping")?;
     let config = context.config()?;
-    if !context.state()?.is_running() {
-        return Err(Failure::new(VzctlExit::NotRunning, "not running"));
-    }
+    context.must_run("")?;
     stop(context, &config, args)?;
     Ok(VzctlExit::Ok)
 }
@@ -32,7 +30,7 @@ pub(crate) fn run(context: &Context, args: &StopArgs) -> Outcome {
 pub(crate) fn stop_if_running(context: &Context, args: &StopArgs) -> Fallible<()> {
     let _lock = context.lock("stopping")?;
     let config = context.config()?;
-    if context.must_exist()?.is_running() {
+    if context.must_be_made()?.is_running() {
         stop(context, &config, args)?;
     }
     Ok(())

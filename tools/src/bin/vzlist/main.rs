@@ -17,23 +17,13 @@ use clap::Parser;
 use quota::VeId;
 use serde_json::Value;
 use simfs_tools::cli::{self, Common};
-use simfs_tools::exit::{self, Failure, VzctlExit};
+use simfs_tools::exit::{self, Failure, VzlistExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, json, print};
 use simfs_tools::ve_state::{known, resolve};
 
 use crate::column::Column;
 use crate::row::Row;
-
-/// The codes that this program ends with.
-const EXITS: &[VzctlExit] = &[
-    VzctlExit::Ok,
-    VzctlExit::System,
-    VzctlExit::Denied,
-    VzctlExit::Config,
-    VzctlExit::Usage,
-    VzctlExit::Value,
-];
 
 /// The columns that are shown unless others are named.
 const DEFAULT: &str = "ctid,numproc,status,ip,hostname";
@@ -47,7 +37,7 @@ const NAMED: &str = "ctid,numproc,status,ip,name";
     version,
     max_term_width = 110,
     disable_help_flag = true,
-    after_help = exit::help(EXITS)
+    after_help = exit::help(VzlistExit::ALL)
 )]
 struct Cli {
     #[command(flatten)]
@@ -101,12 +91,14 @@ fn main() -> ExitCode {
     let exit = match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(&cli),
         Err(error) => match cli::explain(&error, "vzlist") {
-            Ok(text) => print(&text).map_err(failed(VzctlExit::System)),
-            Err(line) => Err(Failure::new(VzctlExit::Usage, line)),
+            Ok(text) => print(&text)
+                .map(|()| VzlistExit::Ok)
+                .map_err(failed(VzlistExit::System)),
+            Err(line) => Err(Failure::new(VzlistExit::Usage, line)),
         },
     };
     match exit {
-        Ok(()) => VzctlExit::Ok.into(),
+        Ok(exit) => exit.into(),
         Err(failure) => {
             complain(&format!("vzlist: {}", failure.message));
             failure.exit.into()
@@ -114,17 +106,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn failed<E: ToString>(exit: VzctlExit) -> impl Fn(E) -> Failure<VzctlExit> {
+fn failed<E: ToString>(exit: VzlistExit) -> impl Fn(E) -> Failure<VzlistExit> {
     move |error| Failure::new(exit, error.to_string())
 }
 
-fn run(cli: &Cli) -> Result<(), Failure<VzctlExit>> {
+fn run(cli: &Cli) -> Result<VzlistExit, Failure<VzlistExit>> {
     if cli.list {
         let names: Vec<String> = column::all()
             .into_iter()
             .map(|column| column.name)
             .collect();
-        return print(&(names.join("\n") + "\n")).map_err(failed(VzctlExit::System));
+        return print(&(names.join("\n") + "\n"))
+            .map(|()| VzlistExit::Ok)
+            .map_err(failed(VzlistExit::System));
     }
     let default = if cli.name { NAMED } else { DEFAULT };
     let wanted = if cli.only_numbers {
@@ -143,48 +137,54 @@ fn run(cli: &Cli) -> Result<(), Failure<VzctlExit>> {
     };
     let sort = named(sort)?;
     if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(VzctlExit::Denied, "only root can do this"));
+        return Err(Failure::new(VzlistExit::Denied, "only root can do this"));
     }
-    let paths = Paths::open(cli.common.prefix.as_deref()).map_err(failed(VzctlExit::Config))?;
-    let mut rows = rows(cli, &paths)?;
+    let paths = Paths::open(cli.common.prefix.as_deref()).map_err(failed(VzlistExit::Config))?;
+    let (mut rows, exit) = rows(cli, &paths)?;
     rows.sort_by(|one, other| {
         let order = compare(one, other, &sort);
         if is_downwards { order.reverse() } else { order }
     });
+    if rows.is_empty() && exit == VzlistExit::NotFound && !cli.json {
+        return Ok(exit);
+    }
     let text = if cli.vzquota {
         quota_list::text(&rows)
     } else if cli.json {
         let list: Vec<Value> = rows.iter().map(Row::json).collect();
-        json(&list).map_err(failed(VzctlExit::System))?
+        json(&list).map_err(failed(VzlistExit::System))?
     } else {
         table(&rows, &columns, cli.no_header || cli.only_numbers)
     };
-    print(&text).map_err(failed(VzctlExit::System))
+    print(&text)
+        .map(|()| exit)
+        .map_err(failed(VzlistExit::System))
 }
 
 /// The column of this name.
-fn named(name: &str) -> Result<Column, Failure<VzctlExit>> {
+fn named(name: &str) -> Result<Column, Failure<VzlistExit>> {
     column::column(name).ok_or_else(|| {
         Failure::new(
-            VzctlExit::Value,
+            VzlistExit::Value,
             format!("'{name}' is no column: see vzlist -L"),
         )
     })
 }
 
-fn rows(cli: &Cli, paths: &Paths) -> Result<Vec<Row>, Failure<VzctlExit>> {
+/// The VEs to list, and whether all that were named exist.
+fn rows(cli: &Cli, paths: &Paths) -> Result<(Vec<Row>, VzlistExit), Failure<VzlistExit>> {
     let named = cli
         .ves
         .iter()
         .map(|name| resolve(paths, name))
         .collect::<Result<Vec<VeId>, _>>()
-        .map_err(failed(VzctlExit::Value))?;
+        .map_err(failed(VzlistExit::Value))?;
     let all: Vec<VeId> = if named.is_empty() {
         known(paths).into_iter().collect()
     } else {
         named.clone()
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut exit) = (Vec::new(), VzlistExit::Ok);
     for ve in all {
         let row = match Row::look(paths, ve) {
             Ok(row) => row,
@@ -194,6 +194,11 @@ fn rows(cli: &Cli, paths: &Paths) -> Result<Vec<Row>, Failure<VzctlExit>> {
                 continue;
             }
         };
+        if !row.exists(paths) {
+            complain(&format!("vzlist: VE {ve}: Container(s) not found"));
+            exit = VzlistExit::NotFound;
+            continue;
+        }
         let is_wanted = match (cli.stopped, cli.all || !named.is_empty()) {
             (true, _) => !row.state.is_running(),
             (false, true) => true,
@@ -207,7 +212,7 @@ fn rows(cli: &Cli, paths: &Paths) -> Result<Vec<Row>, Failure<VzctlExit>> {
             rows.push(row);
         }
     }
-    Ok(rows)
+    Ok((rows, exit))
 }
 
 /// Numbers by their worth, others by their letters; what is absent comes first.

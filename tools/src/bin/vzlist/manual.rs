@@ -3,25 +3,25 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory;
-use simfs_tools::exit::VzctlExit;
+use simfs_tools::exit::VzlistExit;
 use simfs_tools::manual::{self, Page, Part};
 
-use crate::{Cli, EXITS, column};
+use crate::{Cli, column};
 
 /// Answers who asks for the page, or a shell that asks at TAB.
-pub(crate) fn answer(arguments: &[OsString]) -> Option<VzctlExit> {
+pub(crate) fn answer(arguments: &[OsString]) -> Option<VzlistExit> {
     let done = manual::answer(arguments, "vzlist", Cli::command, pages)?;
     Some(if done {
-        VzctlExit::Ok
+        VzlistExit::Ok
     } else {
-        VzctlExit::Usage
+        VzlistExit::Usage
     })
 }
 
 fn pages() -> Vec<Page> {
     let names: Vec<&str> = column::FIXED.iter().map(|column| column.0).collect();
     let counted: Vec<&str> = column::counted().collect();
-    let page = Page::of_program(Cli::command(), EXITS, "vzctl(8), vzquota(8), vz.conf(5)")
+    let page = Page::of_program(Cli::command(), VzlistExit::ALL, "vzctl(8), vzquota(8), vz.conf(5)")
         .describing(&[DESCRIPTION])
         .with(
             "COLUMNS",

@@ -3,7 +3,7 @@
 use quota::{Account, GracePeriods, Resource, Scope, Subject, VeId};
 use serde_json::{Map, Value};
 use simfs_tools::cgroup::ResourceGroups;
-use simfs_tools::exit::{Failure, VzctlExit};
+use simfs_tools::exit::{Failure, VzlistExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::ubc::{self, Beancounters};
 use simfs_tools::ve_config::VeConfig;
@@ -24,7 +24,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn look(paths: &Paths, ve: VeId) -> Result<Self, Failure<VzctlExit>> {
+    pub(crate) fn look(paths: &Paths, ve: VeId) -> Result<Self, Failure<VzlistExit>> {
         let account = account(paths, ve).ok();
         let shown = |path: std::path::PathBuf| path.display().to_string();
         let groups = ResourceGroups::of(paths, ve);
@@ -37,6 +37,11 @@ impl Row {
             private: shown(paths.private(ve).map_err(wrong)?),
             root: shown(paths.root(ve).map_err(wrong)?),
         })
+    }
+
+    /// Whether there is anything of the VE: files, configuration or quota record.
+    pub(crate) fn exists(&self, paths: &Paths) -> bool {
+        self.state.exists || self.account.is_some() || paths.ve_config_file(self.ve).exists()
     }
 
     /// A column's value; `None` is shown as `-`.
@@ -177,6 +182,6 @@ fn is_object(name: &str) -> bool {
     counted().any(|known| known == name)
 }
 
-fn wrong(error: impl ToString) -> Failure<VzctlExit> {
-    Failure::new(VzctlExit::Config, error.to_string())
+fn wrong(error: impl ToString) -> Failure<VzlistExit> {
+    Failure::new(VzlistExit::Config, error.to_string())
 }

@@ -117,6 +117,13 @@ fn table_report(figures: &Figures) -> String {
         &figures.info.grace_periods(Scope::Ve),
         now,
     );
+    if !figures.info.is_enforced(Scope::Ve) {
+        let _infallible = writeln!(
+            text,
+            "The limits are not enforced: 'vzquota on {}'",
+            figures.info.ve
+        );
+    }
     let Some(owners) = &figures.owners else {
         return text;
     };
