@@ -79,7 +79,7 @@ impl Host {
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--kill-after=5", "60"])
+            .args(["--kill-after=5", "300"])
             .arg(program(name))
             .env("SIMFS_PREFIX", self.base.path())
             .env("LC_ALL", "C");

@@ -281,8 +281,11 @@ fn many_ves_live_side_by_side() {
         host.vzctl(&["start", ve]).ok();
         host.exec(ve, &format!("echo {ve} > /mark")).ok();
     });
+    // A list of those that run asks no runtime.
+    put_program(&host.path("programs"), "crun", "exit 1");
     let running = host.vzlist(&["-H", "-o", "ctid,status"]).ok().stdout;
     assert_eq!(running.matches("running").count(), names.len());
+    std::fs::remove_dir_all(host.path("programs")).expect("programs");
     at_once(&|ve| {
         assert_eq!(host.exec(ve, "cat /mark").ok().stdout.trim(), ve);
         host.vzctl(&["stop", ve, "--fast"]).ok();

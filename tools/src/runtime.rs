@@ -19,6 +19,10 @@ use crate::cgroup::{Layout, ResourceGroups};
 use crate::paths::Paths;
 use crate::ve_state::in_table;
 
+mod first_process;
+
+use first_process::FirstProcess;
+
 /// Joins groups, shows the second generation of cgroups only, and becomes the runtime.
 ///
 /// The namespace that it does this in may live as long as a session in the VE. So it lets go of the roots of all VEs
@@ -26,9 +30,10 @@ use crate::ve_state::in_table;
 const WRAPPER: &str = "groups=$1; keep=$2; shift 2; IFS=:\n\
     for group in $groups; do [ -d \"$group\" ] && { echo $$ > \"$group/cgroup.procs\" || exit 125; }; done\n\
     unset IFS\n\
-    while read -r source place kind rest; do\n\
-    [ \"$kind\" != fuse.simfs ] || [ \"$place\" = \"$keep\" ] || umount -l \"$(printf %b \"$place\")\"\n\
-    done < /proc/self/mounts\n\
+    roots=$(while read -r source place kind rest; do\n\
+    [ \"$kind\" != fuse.simfs ] || [ \"$place\" = \"$keep\" ] || printf '%b\\n' \"$place\"\n\
+    done < /proc/self/mounts)\n\
+    IFS='\n'; set -f; [ -z \"$roots\" ] || umount -l $roots; set +f; unset IFS\n\
     mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 125\n\
     exec \"$@\"";
 
@@ -105,6 +110,8 @@ pub struct Runtime {
     kind: Kind,
     id: String,
     root: PathBuf,
+    /// Where the first process is noted.
+    first: PathBuf,
     groups: ResourceGroups,
 }
 
@@ -144,6 +151,7 @@ impl Runtime {
             kind,
             id: ve.to_string(),
             root: paths.instance_dir(ve).join("containers"),
+            first: paths.instance_dir(ve).join("first-process"),
             groups: ResourceGroups::of(paths, ve),
         })
     }
@@ -171,9 +179,12 @@ impl Runtime {
         let failed = |error| self.cannot_start(error);
         let output = fs::File::create(console).map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
+        let pid_file = bundle.join("pid");
         let status = self
             .command(Place::Start(root))
-            .args(["run", "--detach", "--bundle"])
+            .args(["run", "--detach", "--pid-file"])
+            .arg(&pid_file)
+            .arg("--bundle")
             .arg(bundle)
             .arg(&self.id)
             .stdin(Stdio::null())
@@ -182,6 +193,7 @@ impl Runtime {
             .status()
             .map_err(failed)?;
         if status.success() {
+            self.note_first(&pid_file);
             return Ok(());
         }
         let text = fs::read_to_string(console).unwrap_or_default();
@@ -189,10 +201,22 @@ impl Runtime {
         Err(self.said("run", &text))
     }
 
+    fn note_first(&self, pid_file: &Path) {
+        let text = fs::read_to_string(pid_file).unwrap_or_default();
+        let process = text.trim().parse().ok().and_then(FirstProcess::of);
+        if let Some(process) = process {
+            // Without it the runtime is asked.
+            let _slower = process.note(&self.first);
+        }
+    }
+
     /// What the container does, and the host's number of its first process.
     pub fn state(&self) -> (ContainerState, Option<u32>) {
         if !self.root.join(&self.id).exists() {
             return (ContainerState::Absent, None);
+        }
+        if let Some(process) = FirstProcess::noted(&self.first) {
+            return (ContainerState::Running, Some(process.pid()));
         }
         let output = self
             .command(Place::Host)
