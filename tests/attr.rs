@@ -5,7 +5,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat,
+    AtFlags, CWD, IFlags, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, utimensat,
 };
 
 use crate::harness::Spec;
@@ -27,6 +28,11 @@ fn chown(path: &Path, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<
         gid.map(rustix::fs::Gid::from_raw),
     );
     rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// What the kernel says when asked for nothing else: it may answer with what it keeps.
+fn alone(path: &Path, what: StatxFlags) -> Statx {
+    rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, what).unwrap()
 }
 
 #[test]
@@ -84,11 +90,36 @@ fn set_id_bits_are_dropped() {
                     chmod(&root.join(&file), mode).unwrap();
                 });
                 pair.same(user, &file, |root| {
-                    (change(&root.join(&file)), describe(&root.join(&file)))
+                    let path = root.join(&file);
+                    let changed = change(&path);
+                    (
+                        changed,
+                        alone(&path, StatxFlags::MODE).stx_mode,
+                        describe(&path),
+                    )
                 });
             }
         }
     }
+}
+
+// S30
+#[test]
+fn a_change_of_inode_flags_moves_the_time_of_change() {
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    let path = ve.path("file");
+    put(&path, 10);
+    let changed = || {
+        let time = alone(&path, StatxFlags::CTIME).stx_ctime;
+        (time.tv_sec, time.tv_nsec)
+    };
+    let before = changed();
+    sleep(Duration::from_millis(20));
+    let file = open(&path, OFlags::RDONLY).unwrap();
+    rustix::fs::ioctl_setflags(&file, IFlags::NODUMP).unwrap();
+    assert!(changed() > before);
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub mod xattr;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use quota::StatfsView;
 
@@ -61,6 +61,12 @@ pub struct Settings {
     pub open_files: usize,
 }
 
+/// What the kernel keeps of inodes, as far as it must be told.
+pub trait KernelView: Send + Sync + std::fmt::Debug {
+    /// The attributes of an inode changed otherwise than the kernel takes from the reply.
+    fn forget_attributes(&self, id: NodeId);
+}
+
 /// A private area in service: the state that all operations share.
 #[derive(Debug)]
 pub struct Fs {
@@ -73,6 +79,8 @@ pub struct Fs {
     passthrough: AtomicBool,
     faults: HostFaults,
     descriptors: Descriptors,
+    /// Set before the first request is served.
+    kernel: OnceLock<Arc<dyn KernelView>>,
     /// What a successor needs.
     shared: Arc<Shared>,
     depository: Arc<dyn Depository>,
@@ -116,8 +124,22 @@ impl Fs {
             passthrough: AtomicBool::new(settings.passthrough),
             faults: HostFaults::default(),
             descriptors: Descriptors::new(settings.open_files),
+            kernel: OnceLock::new(),
             shared,
             depository,
+        }
+    }
+
+    /// Names the kernel that keeps attributes; the first one counts.
+    pub fn serve_kernel(&self, kernel: Arc<dyn KernelView>) {
+        let _one_kernel_per_mount = self.kernel.set(kernel);
+    }
+
+    /// Attributes that the kernel keeps of this inode are wrong from now on, and no reply corrects them: it takes length
+    /// and times for changed after a write, but neither the mode nor what an ioctl changes.
+    pub fn forget_attributes(&self, id: NodeId) {
+        if let Some(kernel) = self.kernel.get() {
+            kernel.forget_attributes(id);
         }
     }
 

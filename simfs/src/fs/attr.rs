@@ -154,6 +154,8 @@ impl Fs {
         if mode != seen.permissions() {
             file::chmod(fd, mode)?;
         }
+        // Also where it had been done already: a daemon that died may not have come to tell.
+        self.forget_attributes(node.id());
         node.note_mode(&stat_fd(fd)?);
         Ok(())
     }

@@ -84,6 +84,7 @@ impl Fs {
         let mut state = node.state();
         let _watch = self.accounting.watch(&node, &state);
         set(fd)?;
+        self.forget_attributes(id);
         let seen = stat_fd(fd.as_fd())?;
         self.accounting.record(&node, &mut state, &seen);
         Ok(Vec::new())

@@ -10,8 +10,8 @@ use super::backing::Backing;
 use super::gate::Gate;
 use super::handshake::{self, Handshake};
 use super::{Adapter, INodeNo, MAX_REQUEST, Negotiation};
-use crate::fs::Fs;
 use crate::fs::policy::BackingToken;
+use crate::fs::{Fs, KernelView};
 use crate::node::NodeId;
 use crate::shared::Shared;
 use crate::sys::cpu::CpuOf;
@@ -150,9 +150,8 @@ fn prepare(device: &OwnedFd, service: Service) -> io::Result<(Adapter, Config)> 
     Ok((adapter, config))
 }
 
-impl KernelCache {
-    /// The attributes of an inode changed by themselves.
-    pub fn forget_attributes(&self, id: NodeId) {
+impl KernelView for KernelCache {
+    fn forget_attributes(&self, id: NodeId) {
         // A negative offset means: attributes only.
         if let Err(error) = self.0.inval_inode(INodeNo(id.get()), -1, 0) {
             tracing::debug!(node = %id, %error, "the kernel did not take an invalidation");

@@ -28,7 +28,7 @@ use crate::fs::adopt::Pins;
 use crate::fs::{Fs, Settings};
 use crate::fuse::Negotiation;
 use crate::fuse::gate::Gate;
-use crate::fuse::session::{self, Connection, KernelCache};
+use crate::fuse::session::{self, Connection};
 use crate::housekeeper::Housekeeper;
 use crate::keeper::{Depository, Link};
 use crate::node::{Found, Nodes};
@@ -300,8 +300,8 @@ impl<'a> Body<'a> {
         let service = Arc::new(VeService::new(&self, &mount, has_resend));
         let server = Server::serve(sockets.control, &self.parts.config.run_dir, service.clone())
             .map_err(StartError::step("cannot listen on the control socket"))?;
-        let kernel = connection.kernel_cache();
-        let cleaner = start_housekeeper(&self.fs, &self.housekeeper, kernel, &service)?;
+        self.fs.serve_kernel(Arc::new(connection.kernel_cache()));
+        let cleaner = start_housekeeper(&self.fs, &self.housekeeper, &service)?;
         if self.recount {
             service
                 .start_recovery()
@@ -529,7 +529,6 @@ fn assemble(
 fn start_housekeeper(
     fs: &Arc<Fs>,
     housekeeper: &Arc<Housekeeper>,
-    kernel: KernelCache,
     service: &Arc<VeService>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let (fs, housekeeper, service) = (fs.clone(), housekeeper.clone(), service.clone());
@@ -541,7 +540,7 @@ fn start_housekeeper(
         });
         housekeeper.run(&mut || {
             let accounting = fs.accounting();
-            let next = accounting.look_again(&mut |node| kernel.forget_attributes(node.id()));
+            let next = accounting.look_again(&mut |node| fs.forget_attributes(node.id()));
             service.note_loss();
             match accounting.engine().commit() {
                 Ok(()) => {
