@@ -25,6 +25,7 @@ pub mod resume;
 mod shortage;
 #[cfg(test)]
 mod testbed;
+pub mod write;
 pub mod xattr;
 
 use std::ffi::OsStr;

@@ -31,9 +31,10 @@ use rustix::fs::XattrFlags;
 
 use crate::error::{FsError, FsResult};
 use crate::fs::attr::SetAttr;
-use crate::fs::data::{BackingMaker, Opened, WriteRequest};
+use crate::fs::data::{BackingMaker, Opened};
 use crate::fs::namespace::Place;
 use crate::fs::policy::BackingToken;
+use crate::fs::write::WriteRequest;
 use crate::fs::{Entry, Fs};
 use crate::handle::HandleId;
 use crate::node::NodeId;

@@ -110,7 +110,7 @@ pub struct Node {
     held: Option<Arc<OwnedFd>>,
     /// Its record; the root has none.
     slot: Option<Slot>,
-    /// Bytes from the start of the file that are known to be allocated and written.
+    /// Bytes from the start of the file that are known to be allocated; the last block may lie partly behind the end.
     dense_to: AtomicU64,
     /// Shared by writes that rely on `dense_to`; taken alone by whoever lowered it, to wait for them. No lock is taken
     /// with a share held.

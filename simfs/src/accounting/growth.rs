@@ -13,7 +13,7 @@
 use quota::Bytes;
 
 use crate::private::Backing;
-use crate::sys::stat::FileKind;
+use crate::sys::stat::{FileKind, Stat};
 
 /// Extents that one ext4 tree block of 4 KiB describes.
 const EXTENTS_PER_BLOCK: u64 = 340;
@@ -66,6 +66,26 @@ impl Growth {
         }
         let end = self.ceil(offset.saturating_add(length));
         Bytes::new(end - self.floor(offset))
+    }
+
+    /// Whether content that is written again stays in its blocks. Elsewhere a copy may share them, or each write takes new
+    /// ones before it gives the old ones back.
+    pub fn writes_in_place(&self) -> bool {
+        matches!(self.backing, Backing::Ext4 | Backing::Tmpfs)
+    }
+
+    /// Up to where a file can be written that has no hole before `end`: the edge of its last block, where it has one.
+    ///
+    /// # Source
+    /// Linux `fs/ext4/inline.c`: less than a block of content may lie in the inode, and moves to a block when it grows.
+    pub fn allocated_to(&self, end: u64, seen: &Stat) -> u64 {
+        let edge = self.ceil(end);
+        let has_blocks = end > self.block && seen.blocks.bytes().get() >= edge;
+        if self.writes_in_place() && has_blocks {
+            edge
+        } else {
+            end
+        }
     }
 
     /// Space behind the end of a file that the backing file system takes on its own account when the file grows, for a file
@@ -203,6 +223,8 @@ fn entry_size(name: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use quota::Sectors;
+
     use super::*;
 
     const EXT4: Growth = Growth {
@@ -234,6 +256,31 @@ mod tests {
         assert!(!EXT4.fits_one_block(one, std::iter::repeat_n(4usize, 339), 4));
         assert!(!EXT4.fits_one_block(one, std::iter::repeat_n(4usize, 170), 16));
         assert!(!EXT4.fits_one_block(Bytes::new(8192), std::iter::empty(), 1));
+    }
+
+    #[test]
+    fn a_last_block_is_known_where_it_stays_in_its_place() {
+        let known = |backing, end, blocks: u64| {
+            let seen = Stat {
+                blocks: Sectors::new(blocks * 8),
+                ..Stat::of_gone(1, 0)
+            };
+            Growth::new(backing, 4096).allocated_to(end, &seen)
+        };
+        assert_eq!(known(Backing::Ext4, 5000, 2), 8192);
+        assert_eq!(known(Backing::Ext4, 8192, 2), 8192);
+        assert_eq!(
+            known(Backing::Ext4, 5000, 1),
+            5000,
+            "there is no such block"
+        );
+        assert_eq!(
+            known(Backing::Ext4, 100, 1),
+            100,
+            "attributes, and content in the inode"
+        );
+        assert_eq!(known(Backing::Xfs, 5000, 2), 5000, "a copy may share it");
+        assert_eq!(known(Backing::Btrfs, 5000, 2), 5000);
     }
 
     #[test]

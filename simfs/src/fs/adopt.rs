@@ -345,8 +345,9 @@ mod tests {
     use std::ffi::OsStr;
     use std::sync::atomic::Ordering;
 
-    use super::super::data::{Opened, WriteRequest};
+    use super::super::data::Opened;
     use super::super::testbed::{Bed, ROOT, at, is_reachable};
+    use super::super::write::WriteRequest;
     use super::*;
     use crate::error::{FsError, FsResult};
     use crate::fs::namespace::Place;

@@ -1,7 +1,4 @@
-//! File data: open, read, write, fallocate, copy_file_range, lseek, fsync, release.
-//!
-//! A write below [`Node::dense_to`] needs no space, so it takes no lock and asks no account. Every other one promises the
-//! worst case, writes, reads `st_blocks` and settles, with the node's state locked.
+//! File data: open, read, fallocate, copy_file_range, lseek, fsync, release. Writes are in [`super::write`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,23 +41,6 @@ pub struct Opened {
     pub direct: bool,
     /// What the kernel has cached of the file is still right.
     pub keep_cache: bool,
-}
-
-/// A write request.
-#[derive(Clone, Copy, Debug)]
-pub struct WriteRequest<'a> {
-    /// First byte.
-    pub offset: u64,
-    /// What to write.
-    pub data: &'a [u8],
-    /// Written out from the page cache, for stores through a mapping.
-    pub from_cache: bool,
-    /// The writer may not keep set-id bits alive.
-    pub kill_setid: bool,
-    /// The writer wants it on the disk (O_SYNC, O_DSYNC).
-    pub sync: bool,
-    /// All or nothing: of a short answer to an O_DIRECT write the kernel makes EIO (`fs/fuse/file.c`, `fuse_get_res_by_io`).
-    pub whole: bool,
 }
 
 impl Fs {
@@ -349,104 +329,6 @@ impl Fs {
         let open = self.files.get(handle)?;
         let fd = self.descriptor_of(&open)?;
         Ok(file::read_full(&fd, buffer, offset)?)
-    }
-
-    /// Writes, all of it or the part that fits; a part ends at a block edge.
-    ///
-    /// # Errors
-    /// EDQUOT where nothing fits; the backing file system's own.
-    pub fn write(
-        &self,
-        caller: Caller,
-        handle: HandleId,
-        request: WriteRequest<'_>,
-    ) -> FsResult<usize> {
-        let open = self.files.get(handle)?;
-        let node = &open.node;
-        let fd = self.descriptor_of(&open)?;
-        let length = u64::try_from(request.data.len()).map_err(|_| FsError::Invalid)?;
-        let end = request.offset.checked_add(length).ok_or(FsError::Invalid)?;
-        if open.direct {
-            node.pass_cache();
-        }
-        if request.kill_setid {
-            self.take_setid(caller, node, &fd)?;
-        }
-        let share = node.enter_dense(end).filter(|_| !request.from_cache);
-        let written = match share {
-            Some(_share) => file::write_full(&fd, request.data, request.offset)?,
-            None => self.write_growing(caller, node, &fd, request, length)?,
-        };
-        if request.sync && written > 0 {
-            file::fdatasync(&fd)?;
-        }
-        Ok(written)
-    }
-
-    fn write_growing(
-        &self,
-        caller: Caller,
-        node: &Arc<Node>,
-        fd: &OwnedFd,
-        request: WriteRequest<'_>,
-        length: u64,
-    ) -> FsResult<usize> {
-        let mut state = node.state();
-        let range = DataRange {
-            file: fd,
-            offset: request.offset,
-            length,
-            may_be_short: !request.from_cache && !request.whole,
-        };
-        let grant = self
-            .accounting
-            .reserve_data(caller, node, &mut state, range)?;
-        let granted = usize::try_from(grant.length)
-            .unwrap_or(usize::MAX)
-            .min(request.data.len());
-        let data = request.data.get(..granted).unwrap_or(request.data);
-        self.promise_gap(caller, node, &mut state, fd, request.offset)?;
-        let prepared = if grant.is_exact {
-            self.allocate_exactly(fd, request.offset, grant.length)
-        } else {
-            Ok(())
-        };
-        let result = prepared.and_then(|()| file::write_full(fd, data, request.offset));
-        let seen = stat_fd(fd.as_fd())?;
-        let written = result.as_ref().copied().unwrap_or(0);
-        let written_bytes = u64::try_from(written).unwrap_or(0);
-        self.accounting
-            .settle_data(node, &mut state, grant.promise, &seen, written_bytes);
-        if request.offset <= node.dense_to() {
-            node.extend_dense(request.offset + written_bytes);
-        }
-        Ok(result?)
-    }
-
-    /// Takes the blocks of a range and no more: writing into them preallocates nothing behind them.
-    fn allocate_exactly(&self, fd: &OwnedFd, offset: u64, length: u64) -> io::Result<()> {
-        let growth = self.accounting.growth();
-        let start = growth.floor(offset);
-        let end = growth.ceil(offset.saturating_add(length));
-        file::fallocate(fd, FallocateMode::KEEP_SIZE, start, end - start)
-    }
-
-    /// A write past the end leaves a hole behind it, which a passed-through mapping could fill unseen.
-    fn promise_gap(
-        &self,
-        caller: Caller,
-        node: &Node,
-        state: &mut State,
-        fd: &OwnedFd,
-        offset: u64,
-    ) -> FsResult<()> {
-        if state.open.as_ref().is_some_and(|open| open.mappers > 0) {
-            let size = stat_fd(fd.as_fd())?.size;
-            if offset > size {
-                self.promise_new_holes(caller, node, state, offset - size)?;
-            }
-        }
-        Ok(())
     }
 
     /// Allocates, frees or zeroes a range, as fallocate(2) does.

@@ -147,6 +147,8 @@ pub struct OpenState {
     pub backing: Option<Arc<Backing>>,
     /// Whether space behind the end of the file may go with the close of a writer, whenever that comes.
     pub tail: bool,
+    /// Whether the backing file system was asked for the first hole.
+    pub is_surveyed: bool,
     /// Space promised for holes that a mapping may fill unseen.
     pub holes: Option<Reservation>,
 }
@@ -162,6 +164,7 @@ impl OpenState {
             mappers: 0,
             backing: None,
             tail: false,
+            is_surveyed: false,
             holes: None,
         }
     }

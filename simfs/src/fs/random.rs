@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::data::WriteRequest;
 use super::testbed::{Bed, ROOT, at};
+use super::write::WriteRequest;
 use crate::handle::HandleId;
 use crate::node::NodeId;
 use crate::sys::file::RenameFlags;
