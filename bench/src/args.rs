@@ -58,6 +58,10 @@ pub(crate) struct RunArgs {
     /// Where the work happens: a directory on the file system to compare with (default: the temporary directory).
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
+    /// Work there even if it is an ext4 without a journal, where making files takes long for reasons of its own; without
+    /// this the run makes a file system with a journal in an image.
+    #[arg(long)]
+    pub(crate) as_it_is: bool,
     /// Where results are recorded (default of compare: bench/runs/DATE-HOST; run records nothing without it).
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

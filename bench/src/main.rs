@@ -5,6 +5,7 @@
 //! out. The native file system runs twice; where its two runs differ, the row is not fit for conclusions.
 
 mod args;
+mod backing;
 mod density;
 mod host;
 mod interrupt;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::args::RunArgs;
+use crate::backing::Backing;
 use crate::interrupt::Interrupt;
 use crate::measure::Scale;
 use crate::peer::{Peer, Tools};
@@ -47,8 +48,9 @@ fn session(args: &RunArgs, out: Option<PathBuf>) -> Result<()> {
         .with_context(|| format!("{}", base.display()))?;
     let archive = dir.path().join("tree.tar");
     pack(&archive, args.scale())?;
-    let mut setup = Setup::look(&plan, dir.path(), &archive)?;
-    let outcome = plan.run(dir.path(), &archive, &interrupt)?;
+    let backing = Backing::below(dir.path(), args.as_it_is)?;
+    let mut setup = Setup::look(&plan, backing.about(), &archive)?;
+    let outcome = plan.run(backing.dir(), &archive, &interrupt)?;
     setup.finish();
     if let Some(out) = out {
         report::write(&out, &setup, &plan, &outcome)?;

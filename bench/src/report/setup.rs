@@ -21,7 +21,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Looks around before the run.
-    pub(crate) fn look(plan: &Plan, dir: &Path, archive: &Path) -> Result<Self> {
+    pub(crate) fn look(plan: &Plan, backing: &str, archive: &Path) -> Result<Self> {
         let rounds = format!("{} rounds, {:?} sizes", plan.rounds, plan.scale);
         let tree = format!("{} MiB packed", fs::metadata(archive)?.len() >> 20);
         let mut lines = vec![
@@ -29,10 +29,7 @@ impl Setup {
             ("kernel", said("uname", &["-sr"])),
             ("processors", processors()),
             ("memory", memory()),
-            (
-                "backing file system",
-                said("stat", &["-f", "-c", "%T", &dir.display().to_string()]),
-            ),
+            ("backing file system", backing.to_owned()),
             ("simfs", said("git", &["describe", "--always", "--dirty"])),
             ("run", rounds),
             ("tree", tree),
