@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, RenameFlags};
+use rustix::mount::{UnmountFlags, unmount};
 
+use crate::cut_off::mount_with;
 use crate::harness::command::eventually;
-use crate::harness::files::{open, put, write_at};
+use crate::harness::files::{create, mkdir, open, put, rename, write_at};
 use crate::harness::load::{self, Dice};
-use crate::harness::{Kind, MIB, Spec, Ve, crash};
+use crate::harness::{Kind, MIB, Spec, Ve, crash, require};
 
 /// How often the daemon is killed, from `SIMFS_KILL_ROUNDS`.
 fn rounds() -> u64 {
@@ -75,6 +77,64 @@ fn totals_are_exact_after_a_kill_on_xfs() {
         .mount()
     {
         killed_many_times(&ve, rounds().div_ceil(5));
+    }
+}
+
+/// The daemon dies where it first comes by a fault point, in the middle of what a guest does, and nobody follows it.
+#[track_caller]
+fn crash_at(ve: &Ve, point: &str, act: fn(&Ve) -> rustix::io::Result<()>) {
+    mount_with(ve, &format!("{point}:1:1"));
+    let (daemon, keeper) = crash::pids(ve);
+    crash::stop(keeper);
+    std::thread::scope(|scope| {
+        let _end = crash::EndOnFailure([keeper, daemon]);
+        let guest = scope.spawn(|| act(ve));
+        eventually("the daemon dies", || match crash::is_alive(daemon) {
+            true => Err(format!("it did not come by '{point}'")),
+            false => Ok(()),
+        });
+        crash::kill(keeper);
+        assert!(guest.join().expect("the guest").is_err(), "{point}");
+    });
+    let _already_gone = unmount(ve.root(), UnmountFlags::DETACH);
+}
+
+// S51: the one operation in flight, done on the disk and in no account yet.
+#[test]
+fn what_was_done_and_not_charged_is_found() {
+    if !cfg!(debug_assertions) {
+        require::skip("fault points exist in debug builds only");
+        return;
+    }
+    let Some(ve) = Spec::default().second_level().mount() else {
+        return;
+    };
+    put(ve.path("old"), 50_000);
+    put(ve.path("over"), 70_000);
+    ve.umount().ok();
+    type Act = fn(&Ve) -> rustix::io::Result<()>;
+    let rows: [(&str, Act); 5] = [
+        ("made", |ve| mkdir(ve.path("dir"))),
+        ("made", |ve| create(ve.path("file")).map(drop)),
+        ("made", |ve| {
+            rustix::fs::symlinkat("x".repeat(300), rustix::fs::CWD, ve.path("link"))
+        }),
+        ("renamed", |ve| {
+            rename(ve.path("old"), ve.path("over"), RenameFlags::empty())
+        }),
+        ("removed", |ve| rustix::fs::unlink(ve.path("over"))),
+    ];
+    for (point, act) in rows {
+        crash_at(&ve, point, act);
+        crash::mount_again(&ve);
+        assert_eq!(
+            ve.status()["state"],
+            "mounted",
+            "{point}: without a recount"
+        );
+        ve.check();
+        ve.assert_exact();
+        ve.umount().ok();
     }
 }
 

@@ -22,15 +22,15 @@ fn kills() -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
-/// Mounts with a fault point armed: every third pass is the daemon's end.
+/// Mounts with a fault point armed, see `simfs::fault`.
 #[track_caller]
-fn mount_with(ve: &Ve, point: &str) {
+pub(crate) fn mount_with(ve: &Ve, order: &str) {
     let mut command = ve.command("simfs");
     command.args(["mount", Ve::ID]);
     if let Ok(options) = std::env::var("SIMFS_TEST_OPTIONS") {
         command.args(["-o", &options]);
     }
-    command.env("SIMFS_FAULT", format!("{point}:3:{}", kills()));
+    command.env("SIMFS_FAULT", order);
     finish(&mut command).ok();
 }
 
@@ -103,7 +103,8 @@ fn cut_off_at(point: &str) {
     let Some(ve) = Spec::default().init() else {
         return;
     };
-    mount_with(&ve, point);
+    // Every third pass is the daemon's end.
+    mount_with(&ve, &format!("{point}:3:{}", kills()));
     let mut rounds = 0;
     while deaths(&ve) < kills() {
         rounds += 1;

@@ -178,15 +178,21 @@ fn a_daemon_that_hangs_is_replaced() {
     };
     let (daemon, keeper) = crash::pids(&ve);
     put(ve.path("file"), KIB);
-    let pid = rustix::process::Pid::from_raw(daemon.try_into().expect("pid")).expect("pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stop");
+    crash::stop(daemon);
     eventually("every thread is stopped", || match is_stopped(daemon) {
         true => Ok(()),
         false => Err(String::new()),
     });
-    // Has to be asked for: the kernel does not know this name yet.
-    assert!(std::fs::metadata(ve.path("no such file")).is_err());
-    assert_ne!(daemon_of(keeper), Some(daemon));
+    std::thread::scope(|scope| {
+        let _end = crash::EndOnFailure([keeper, daemon]);
+        // Has to be asked for: the kernel does not know this name yet.
+        let guest = scope.spawn(|| std::fs::metadata(ve.path("no such file")));
+        eventually("it is replaced", || match daemon_of(keeper) {
+            Some(now) if now != daemon => Ok(()),
+            found => Err(format!("{found:?}")),
+        });
+        assert!(guest.join().expect("the guest").is_err());
+    });
     assert_eq!(ve.status()["last_death"], "signal 9");
     assert!(crash::log(&ve).contains("finished no request for too long"));
 }

@@ -35,6 +35,30 @@ pub(crate) fn kill(pid: u32) {
     });
 }
 
+/// Ends these processes of a mount where a test fails: a guest that waits for them would wait for ever, and the test with it.
+#[derive(Debug)]
+pub(crate) struct EndOnFailure(pub(crate) [u32; 2]);
+
+impl Drop for EndOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let raw = self.0.iter().filter_map(|&pid| i32::try_from(pid).ok());
+            for pid in raw.filter_map(Pid::from_raw) {
+                let _may_be_gone = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// Stops a process, whatever it is at.
+pub(crate) fn stop(pid: u32) {
+    let raw = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id");
+    kill_process(raw, Signal::STOP).expect("stop");
+}
+
 /// The processes of a mount: the daemon and its keeper.
 #[track_caller]
 pub(crate) fn pids(ve: &Ve) -> (u32, u32) {
