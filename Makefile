@@ -1,7 +1,9 @@
 # Each goal installs what a fresh Debian 12 lacks for it, says so, and cleans up behind itself.
 PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 
-.PHONY: help build test quick lint demo install uninstall conformance clean
+.PHONY: help build test quick lint demo install uninstall conformance fuzz clean
 
 help:
 	@echo 'make build            the programs, in target/release'
@@ -10,6 +12,7 @@ help:
 	@echo 'make lint             format, clippy, documentation, scripts, licences'
 	@echo 'make demo             a container with a quota, step by step'
 	@echo 'make conformance      pjdfstest on the host file system and on a mount, compared'
+	@echo 'make fuzz             each fuzz target for FUZZ_SECONDS (60); FUZZ_TARGETS= names some'
 	@echo 'make install PREFIX=  programs, manual pages, completion, units, samples (default $(PREFIX); DESTDIR for packages)'
 	@echo 'make uninstall        removes exactly these'
 	@echo 'make clean            removes what was built'
@@ -37,6 +40,10 @@ demo:
 conformance:
 	scripts/deps.sh build run
 	scripts/conformance.sh
+
+fuzz:
+	scripts/deps.sh build fuzz
+	scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 install: build
 	scripts/install.sh install "$(PREFIX)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the named groups need and that are missing, and says which.
-# usage: deps.sh GROUP...   groups: build run test recipes demo bench lint
+# usage: deps.sh GROUP...   groups: build run test recipes demo bench lint fuzz
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=scripts/lib.sh
@@ -17,7 +17,8 @@ packages_of() {
         demo) echo crun debootstrap jq ;;
         bench) packages_of run; echo fio bindfs fuse-overlayfs mergerfs ;;
         lint) echo shellcheck ;;
-        *) die "unknown group '$1': one of build run test recipes demo bench lint" ;;
+        fuzz) echo g++ ;;
+        *) die "unknown group '$1': one of build run test recipes demo bench lint fuzz" ;;
     esac
 }
 

@@ -63,6 +63,7 @@ export -f e2e as_root say die
 
 lints() {
     stage 'format' 5m cargo fmt --all --check
+    stage 'format of the fuzz targets' 5m cargo fmt --manifest-path fuzz/Cargo.toml --check
     stage 'clippy' 15m cargo clippy --workspace --all-targets --locked -- -D warnings
     stage 'documentation' 10m env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     if command -v shellcheck >/dev/null; then
