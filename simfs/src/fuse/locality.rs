@@ -12,8 +12,10 @@ use std::cell::RefCell;
 
 use crate::sys::cpu::{self, Cpu, CpuOf};
 
-/// Requests between two looks: one costs about as much as a request's system calls.
+/// Requests between two looks: one costs about as much as a request's system calls. Each look that changes nothing for a
+/// bound worker doubles their number, up to the second.
 const LOOK_EVERY: u32 = 16;
+const LOOK_AT_LEAST_EVERY: u32 = 128;
 /// Looks in a row that must find one caller, or one CPU, before a worker is bound.
 const AGREEING: u32 = 3;
 
@@ -50,6 +52,7 @@ enum Step {
 #[derive(Debug)]
 struct Worker {
     requests: u32,
+    interval: u32,
     last: Option<(u32, Cpu)>,
     agreed: u32,
     bound: Option<Cpu>,
@@ -59,6 +62,7 @@ impl Worker {
     const fn new() -> Self {
         Self {
             requests: 0,
+            interval: LOOK_EVERY,
             last: None,
             agreed: 0,
             bound: None,
@@ -67,7 +71,7 @@ impl Worker {
 
     fn is_look_due(&mut self) -> bool {
         self.requests += 1;
-        let due = self.requests >= LOOK_EVERY;
+        let due = self.requests >= self.interval;
         if due {
             self.requests = 0;
         }
@@ -79,6 +83,11 @@ impl Worker {
             .last
             .is_none_or(|(last_pid, last_cpu)| last_pid == pid || last_cpu == cpu);
         self.last = Some((pid, cpu));
+        self.interval = if agrees && self.bound == Some(cpu) {
+            (self.interval * 2).min(LOOK_AT_LEAST_EVERY)
+        } else {
+            LOOK_EVERY
+        };
         if !agrees {
             self.agreed = 1;
             return self.bound.take().map(|_| Step::Free);
@@ -132,5 +141,21 @@ mod tests {
         let mut worker = Worker::new();
         let due = (0..LOOK_EVERY * 3).filter(|_| worker.is_look_due()).count();
         assert_eq!(due, 3);
+    }
+
+    #[test]
+    fn who_stays_is_looked_at_less_often() {
+        let mut worker = Worker::new();
+        let mut requests_until_look = |pid, cpu| {
+            let requests = (1..).find(|_| worker.is_look_due()).unwrap();
+            worker.saw(pid, Cpu::new(cpu));
+            requests
+        };
+        let bound: Vec<u32> = (0..8).map(|_| requests_until_look(7, 1)).collect();
+        assert_eq!(bound, [16, 16, 16, 16, 32, 64, 128, 128]);
+        assert_eq!(requests_until_look(7, 0), 128, "it moved");
+        assert_eq!(requests_until_look(7, 0), 16);
+        assert_eq!(requests_until_look(8, 1), 32, "another one, elsewhere");
+        assert_eq!(requests_until_look(8, 1), 16);
     }
 }
