@@ -151,6 +151,46 @@ pub fn lacks_resend() -> bool {
     false
 }
 
+/// What `SIMFS_FAULT_SUCCESSOR=KIND:PROGRAM` has one program do when it is to take over, known by the path of its file: it
+/// `crashes` or `hangs` here, or it is `newer`: see [`is_newer`]. Any other program takes over as ever. Debug builds only.
+#[cfg(debug_assertions)]
+pub fn successor() {
+    if is_named("crashes") {
+        std::process::abort();
+    }
+    while is_named("hangs") {
+        std::thread::park();
+    }
+}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn successor() {}
+
+/// Whether this program is to read a later version of the saved state than it was built for. Debug builds only.
+#[cfg(debug_assertions)]
+pub fn is_newer() -> bool {
+    is_named("newer")
+}
+
+/// Never, in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn is_newer() -> bool {
+    false
+}
+
+#[cfg(debug_assertions)]
+fn is_named(kind: &str) -> bool {
+    let order = std::env::var("SIMFS_FAULT_SUCCESSOR").unwrap_or_default();
+    let named = order
+        .split_once(':')
+        .filter(|(named, _)| *named == kind)
+        .map(|(_, program)| std::path::Path::new(program));
+    let own = std::fs::read_link("/proc/self/exe").ok();
+    named.is_some_and(|named| own.as_deref() == Some(named))
+}
+
 /// For tests within one process: a point that unwinds instead of killing.
 #[cfg(test)]
 mod stop {

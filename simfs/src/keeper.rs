@@ -20,6 +20,7 @@ mod order;
 mod outcome;
 mod restart;
 mod start;
+mod trial;
 mod watchdog;
 
 use std::io;
@@ -41,6 +42,7 @@ use crate::sys::{fuse_dev, mount as sys_mount};
 use deposits::Deposits;
 use order::{ORDER_MAX, Order, answer};
 use restart::{Deaths, Verdict};
+use trial::{Judgement, Progress, Trial};
 use watchdog::{Step, Watchdog};
 
 pub use link::{DepositNumber, Depository, Link, NoDepository};
@@ -54,8 +56,6 @@ pub use watchdog::Counts;
 pub const HAND_OVER: i32 = 75;
 /// With this one it says that it cannot take over.
 pub const REFUSED: i32 = 76;
-/// How long a new program must serve before the old one is let go.
-const PROBATION: Duration = Duration::from_secs(3);
 
 /// What the keeper is there for.
 #[derive(Debug)]
@@ -70,10 +70,7 @@ pub struct Keeper<'a> {
     /// The deposit that is the shared memory.
     memory: Option<u32>,
     program: Program,
-    /// What the next one runs, once the daemon hands over.
-    candidate: Option<OwnedFd>,
-    /// A new program on probation: what ran before it.
-    previous: Option<OwnedFd>,
+    trial: Trial,
     daemon: Option<Daemon>,
     /// When the next daemon is to be started, while there is none.
     due: Option<Instant>,
@@ -83,7 +80,6 @@ pub struct Keeper<'a> {
     deaths: Deaths,
     watchdog: Watchdog,
     watch: Step,
-    attempts: u32,
 }
 
 /// The daemon of the moment.
@@ -93,10 +89,11 @@ struct Daemon {
     ended: OwnedFd,
     /// `None` once nothing comes from there any more.
     link: Option<OwnedFd>,
-    /// Since when it serves requests.
-    ready: Option<Instant>,
-    /// Why it cannot take over.
-    refusal: Option<String>,
+    progress: Progress,
+    /// Whether the keeper has ended it, and does not know of its end yet.
+    is_ending: bool,
+    /// Why it ends, where its ending does not say so: it cannot take over, or was too slow in doing it.
+    reason: Option<String>,
 }
 
 /// A child that carries out an order which may have to wait for the daemon.
@@ -139,8 +136,7 @@ impl<'a> Keeper<'a> {
             board: None,
             memory: None,
             program,
-            candidate: None,
-            previous: None,
+            trial: Trial::default(),
             daemon: Some(Daemon::new(daemon, link)?),
             due: None,
             helper: None,
@@ -148,7 +144,6 @@ impl<'a> Keeper<'a> {
             deaths: Deaths::default(),
             watchdog: Watchdog::new(options.watchdog),
             watch: Step::Off,
-            attempts: 0,
         })
     }
 
@@ -188,10 +183,7 @@ impl<'a> Keeper<'a> {
         {
             return Some(code);
         }
-        let proven = |daemon: &Daemon| daemon.ready.is_some_and(|since| now >= since + PROBATION);
-        if self.previous.is_some() && self.daemon.as_ref().is_some_and(proven) {
-            self.settle(Fate::Running);
-        }
+        self.judge(now);
         self.look_after(now, woken.request);
         None
     }
@@ -237,10 +229,25 @@ impl<'a> Keeper<'a> {
             Step::Look(at) => Some(at),
             _ => None,
         };
-        let since = self.daemon.as_ref().and_then(|daemon| daemon.ready);
-        let proven = since.filter(|_| self.previous.is_some());
-        let proven = proven.map(|since| since + PROBATION);
-        [look, proven, self.due].into_iter().flatten().min()
+        let daemon = self.daemon.as_ref().filter(|daemon| !daemon.is_ending);
+        let judged = daemon.and_then(|daemon| self.trial.due(daemon.progress));
+        [look, judged, self.due].into_iter().flatten().min()
+    }
+
+    /// Sees whether a new program does what it is there for.
+    fn judge(&mut self, now: Instant) {
+        let Some(daemon) = self.daemon.as_mut().filter(|daemon| !daemon.is_ending) else {
+            return;
+        };
+        match self.trial.judge(now, daemon.progress) {
+            None => {}
+            Some(Judgement::Proven) => self.settle(Fate::Running),
+            Some(Judgement::Late) => {
+                let reason = daemon.reason.get_or_insert_with(trial::lateness);
+                tracing::error!(reason, "ending the new program");
+                daemon.end();
+            }
+        }
     }
 
     /// Sees whether the daemon still answers.
@@ -263,14 +270,12 @@ impl<'a> Keeper<'a> {
         }
         self.watch = self.watchdog.look(now, self.counts(), device.readable);
         if self.watch == Step::Kill
-            && let Some(daemon) = &self.daemon
+            && let Some(daemon) = &mut self.daemon
         {
             tracing::error!(
                 "the daemon finished no request for too long while some wait; ending it"
             );
-            if let Err(error) = daemon.child.kill() {
-                tracing::error!(%error, "cannot end the daemon");
-            }
+            daemon.end();
         }
     }
 
@@ -313,12 +318,12 @@ impl<'a> Keeper<'a> {
             Order::Ready => self.is_ready(),
             Order::Upgrade => {
                 let opened = start::open_program(&self.program.upgrade_link);
-                let outcome = opened.map(|program| self.candidate = Some(program));
+                let outcome = opened.map(|program| self.trial.name(program));
                 self.answer(outcome.map(|()| (0, 0)));
             }
             Order::Refuse(reason) => {
                 if let Some(daemon) = &mut self.daemon {
-                    daemon.refusal = Some(reason.to_owned());
+                    daemon.reason = Some(reason.to_owned());
                 }
             }
         }
@@ -368,7 +373,7 @@ impl<'a> Keeper<'a> {
         let now = Instant::now();
         self.was_ready = true;
         if let Some(daemon) = &mut self.daemon {
-            daemon.ready = Some(now);
+            daemon.progress.ready = Some(now);
         }
         if self.board.is_some() {
             self.watchdog.is_ready(now, self.counts());
@@ -431,7 +436,7 @@ impl<'a> Keeper<'a> {
         // What it said last counts.
         while self.hear_the_rest() {}
         let daemon = self.daemon.take()?;
-        let refusal = daemon.refusal;
+        let reason = daemon.reason;
         let ending = daemon.child.wait().unwrap_or(Ending::Exited(1));
         self.watch = Step::Off;
         let is_served = fuse_dev::look(&self.device).is_ok_and(|device| device.connected);
@@ -439,24 +444,20 @@ impl<'a> Keeper<'a> {
             return Some(ending.code());
         }
         let now = Instant::now();
-        if ending == Ending::Exited(HAND_OVER)
-            && let Some(candidate) = self.candidate.take()
-        {
+        if ending == Ending::Exited(HAND_OVER) && self.trial.is_ahead() {
             // A program that hands over has proven itself.
             self.settle(Fate::Running);
-            self.previous = self.program.file.replace(candidate);
-            self.attempts = self.attempts.saturating_add(1);
+            self.trial.begin(&mut self.program.file);
             self.tell(Fate::Starting);
             self.due = Some(now);
             return None;
         }
-        let cause = refusal.unwrap_or_else(|| ending.to_string());
-        if let Some(previous) = self.previous.take() {
+        let cause = reason.unwrap_or_else(|| ending.to_string());
+        if self.trial.take_back(&mut self.program.file) {
             tracing::error!(
                 cause,
                 "the new program cannot serve; the old one takes over again"
             );
-            self.program.file = Some(previous);
             self.note_death(ending);
             self.tell(Fate::Reverted(cause));
             self.due = Some(now);
@@ -512,7 +513,7 @@ impl<'a> Keeper<'a> {
             Some(Order::Withdraw(number)) => self.deposits.withdraw(number),
             Some(Order::Refuse(reason)) => {
                 if let Some(daemon) = &mut self.daemon {
-                    daemon.refusal = Some(reason.to_owned());
+                    daemon.reason = Some(reason.to_owned());
                 }
             }
             _ => {}
@@ -545,14 +546,14 @@ impl<'a> Keeper<'a> {
 
     /// The probation is over, if there was one.
     fn settle(&mut self, fate: Fate) {
-        if self.previous.take().is_some() {
+        if self.trial.end() {
             self.tell(fate);
         }
     }
 
     fn tell(&self, fate: Fate) {
         let attempt = Attempt {
-            number: self.attempts,
+            number: self.trial.attempts(),
             fate,
         };
         if let Some(board) = &self.board
@@ -587,9 +588,21 @@ impl Daemon {
             ended: child.watch()?,
             child,
             link: Some(link),
-            ready: None,
-            refusal: None,
+            progress: Progress {
+                started: Instant::now(),
+                ready: None,
+            },
+            is_ending: false,
+            reason: None,
         })
+    }
+
+    /// Ends it; that it has ended is heard of as of any other end.
+    fn end(&mut self) {
+        self.is_ending = true;
+        if let Err(error) = self.child.kill() {
+            tracing::error!(%error, "cannot end the daemon");
+        }
     }
 }
 

@@ -1,17 +1,24 @@
 //! Replacing the program under running guests, and going back to the old one.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Load, Places, daemon_of};
 use crate::harness::command::{eventually, finish, program};
 use crate::harness::crash;
-use crate::harness::files::put;
+use crate::harness::files::{create, put, write_at};
 use crate::harness::{KIB, MIB, Spec, Ve};
 
 /// How often the program is replaced under load.
 fn upgrades() -> u32 {
     let text = std::env::var("SIMFS_TAKEOVER_UPGRADES").ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(4)
+}
+
+/// The program of another build, if one is given; else the one under test.
+fn other_build() -> PathBuf {
+    let named = std::env::var_os("SIMFS_TAKEOVER_OTHER").map(PathBuf::from);
+    named.unwrap_or_else(|| program("simfs"))
 }
 
 /// Another file with the same program, below the VE's prefix.
@@ -49,7 +56,7 @@ fn guests_at_work_notice_no_upgrade() {
     let places = Places::make(&ve);
     let programs = [
         copy(&ve, "one", &program("simfs")),
-        copy(&ve, "two", &program("simfs")),
+        copy(&ve, "two", &other_build()),
     ];
     let load = Load::start(&ve, &places);
     for round in 0..upgrades() {
@@ -108,6 +115,62 @@ fn a_program_that_cannot_serve_is_taken_back() {
     let good = copy(&ve, "good", &program("simfs"));
     upgrade_by(&ve, &good);
     assert_eq!(ve.status()["upgrade"]["outcome"], "running");
+}
+
+/// A program of ours that does not take over, for the reason that is said, while a guest is at work.
+fn taken_back(kind: &str, said: &str) {
+    let Some(ve) = Spec::default().init() else {
+        return;
+    };
+    let new = copy(&ve, "new", &program("simfs"));
+    let new = new.to_str().expect("path");
+    let mut mount = ve.command("simfs");
+    mount.args(["mount", Ve::ID]);
+    finish(mount.env("SIMFS_FAULT_SUCCESSOR", format!("{kind}:{new}"))).ok();
+    let before = ve.status()["program"].clone();
+    let log = create(ve.path("log")).expect("create");
+    let ended = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let guest = scope.spawn(|| {
+            let mut written = 0_u64;
+            while !ended.load(Ordering::Relaxed) {
+                let answer = write_at(&log, 8 * written, &written.to_le_bytes());
+                assert_eq!(answer, (8, None));
+                written += 1;
+            }
+            written
+        });
+        let outcome = ve.simfs(["upgrade", Ve::ID, "--program", new]);
+        ended.store(true, Ordering::Relaxed);
+        let written = guest.join().expect("a guest that sees no error");
+        outcome.refused(1, said);
+        written
+    });
+    let status = ve.status();
+    assert_eq!(status["program"], before);
+    assert_eq!(status["restarts"], 0, "a failed upgrade is no death");
+    let reason = status["upgrade"]["outcome"]["reverted"].as_str();
+    assert!(reason.is_some_and(|why| why.contains(said)), "{status}");
+    let bytes = std::fs::read(ve.path("log")).expect("read");
+    let numbers = bytes.chunks(8).map(|bytes| bytes.try_into().expect("8"));
+    assert!(numbers.map(u64::from_le_bytes).eq(0..written), "{written}");
+    upgrade_by(&ve, &copy(&ve, "good", &program("simfs")));
+}
+
+// S76: the command says why the program before it serves again.
+#[test]
+fn a_program_that_refuses_the_saved_state_is_taken_back() {
+    taken_back("newer", "has version 1, this program reads 2");
+}
+
+#[test]
+fn a_program_that_crashes_at_its_start_is_taken_back() {
+    taken_back("crashes", "signal 6");
+}
+
+#[test]
+fn a_program_that_hangs_at_its_start_is_taken_back() {
+    taken_back("hangs", "not ready to serve within 10 s");
 }
 
 /// A new program that dies early is not tried again.

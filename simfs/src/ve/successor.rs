@@ -83,6 +83,7 @@ fn take_over(
     mut descriptors: Inherited,
     link: &Arc<Link>,
 ) -> Result<(), Failure> {
+    fault::successor();
     let lost = || refused("a descriptor that the keeper should hold is missing");
     // Signals that ask for an end are taken by a thread of their own.
     let _signals = fork::block_end_signals().map_err(failed)?;
