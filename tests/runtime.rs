@@ -4,6 +4,7 @@ mod beancounters;
 mod boot;
 mod cgroup2;
 mod failures;
+mod groups;
 mod sessions;
 mod settings;
 mod systemd;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Host;
-use super::sessions::group;
+use super::groups::group;
 use crate::harness::command::{eventually, finish};
 
 /// Programs that stand before the host's in the search path.

@@ -1,12 +1,11 @@
-//! Commands and terminals in a running VE, and a VE that is frozen.
+//! Commands and terminals in a running VE.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use super::Host;
-use crate::harness::command::{PATIENCE, eventually};
+use crate::harness::command::PATIENCE;
 use crate::harness::require;
 
 /// A program with pipes; its output is read by lines.
@@ -185,79 +184,4 @@ fn a_terminal_works_with_crun() {
 #[test]
 fn a_terminal_works_with_runc() {
     terminal("runc");
-}
-
-/// The VE's group in a hierarchy, by the daemon's, which is beside that of the VE's processes.
-pub(super) fn group(host: &Host, ve: &str, controller: &str) -> std::path::PathBuf {
-    let mut status = host.command("simfs");
-    let text = crate::harness::command::finish(status.args(["status", ve, "--json"]))
-        .ok()
-        .stdout;
-    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let pid = list[0]["pid"].as_u64().expect("a process id");
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
-    let own = text
-        .lines()
-        .find_map(|line| line.strip_suffix("/daemon"))
-        .unwrap_or_else(|| panic!("the daemon is in none of the VE's groups: {text}"));
-    let name = own.rsplit(':').next().expect("a path");
-    std::path::PathBuf::from(format!("/sys/fs/cgroup/{controller}{name}"))
-}
-
-// S71: a frozen VE does not freeze its file system.
-#[test]
-fn a_frozen_ve_is_served_and_changed() {
-    let Some(host) = Host::small("crun") else {
-        return;
-    };
-    host.create("101", &[]).ok();
-    host.vzctl(&["start", "101"]).ok();
-    let unified = ["unified", "."]
-        .into_iter()
-        .map(|place| group(&host, "101", place).join("ve"));
-    let Some(dir) = unified
-        .into_iter()
-        .find(|dir| dir.join("cgroup.freeze").exists())
-    else {
-        require::skip("no cgroups of the second generation");
-        return;
-    };
-    host.exec(
-        "101",
-        "while :; do echo x >> /log; sleep 0.05; done > /dev/null 2>&1 &",
-    )
-    .ok();
-    let length = || {
-        host.path("vz/root/101/log")
-            .metadata()
-            .map_or(0, |data| data.len())
-    };
-    eventually("the VE writes", || {
-        (length() > 0).then_some(()).ok_or_else(|| "nothing".into())
-    });
-    std::fs::write(dir.join("cgroup.freeze"), "1").expect("freezing");
-    eventually("it is frozen", || {
-        let events = std::fs::read_to_string(dir.join("cgroup.events")).expect("events");
-        events.contains("frozen 1").then_some(()).ok_or(events)
-    });
-    let frozen_at = length();
-    // From the host everything works as before.
-    std::fs::write(host.path("vz/root/101/from-host"), vec![1; 100_000]).expect("a file");
-    host.vzctl(&["set", "101", "--diskspace", "50M", "--numproc", "50"])
-        .ok();
-    let soft = host.vzlist(&["-H", "-o", "diskspace.s"]).ok().stdout;
-    assert_eq!(soft.trim(), "51200");
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(length(), frozen_at, "it was frozen");
-    std::fs::write(dir.join("cgroup.freeze"), "0").expect("thawing");
-    eventually("it goes on", || {
-        (length() > frozen_at)
-            .then_some(())
-            .ok_or_else(|| "not yet".into())
-    });
-    // Ended by force also while it is frozen.
-    std::fs::write(dir.join("cgroup.freeze"), "1").expect("freezing");
-    host.vzctl(&["stop", "101", "--fast"]).ok();
-    host.vzctl(&["destroy", "101"]).ok();
-    host.assert_nothing_left();
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::Host;
-use super::sessions::group;
+use super::groups::group;
 use crate::harness::command::{Outcome, finish, program};
 use crate::harness::require;
 

@@ -3,7 +3,7 @@
 //! ```text
 //! CONTROLLER/simfs/101/          the VE's limits
 //!                      ve        its processes: placed there by the runtime
-//!                      daemon    the daemon that serves its files: under the same limits, never frozen with it
+//!                      daemon    the daemon that serves its files, and its keeper: under the same limits, never frozen with it
 //! ```
 //!
 //! Limits stand one level above the processes, so the VE cannot reach them from inside its cgroup namespace.
@@ -28,7 +28,7 @@ pub mod usage;
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "devices"];
 /// The group of the VE's processes.
 const MEMBERS: &str = "ve";
-/// The group of the VE's daemon.
+/// The group of the VE's daemon and its keeper.
 const DAEMON: &str = "daemon";
 /// How often an emptied group is tried to be removed, and the pause between.
 const REMOVE_TRIES: u32 = 50;

@@ -143,11 +143,14 @@ fn must_stay(runtime: &Runtime, console: &Path) -> Fallible<()> {
     ))
 }
 
-/// The processes that serve the VE's files.
+/// The processes that serve the VE's files. Daemons that follow this one are children of the keeper, and so in its groups.
 fn daemon(context: &Context) -> Vec<u32> {
     let client = Client::connect(&context.paths.run_dir(context.ve));
     match client.and_then(|mut client| client.request(&Request::Status)) {
-        Ok(Reply::Status(status)) => vec![status.pid],
+        Ok(Reply::Status(status)) => [Some(status.pid), status.keeper_pid]
+            .into_iter()
+            .flatten()
+            .collect(),
         _ => Vec::new(),
     }
 }
