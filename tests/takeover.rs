@@ -1,5 +1,6 @@
 //! The mount outlives its daemon: guests at work notice neither its death nor its replacement.
 
+mod keeper;
 mod load;
 mod reading;
 mod upgrade;
@@ -301,21 +302,6 @@ fn without_requests_sent_again_the_mount_ends_with_its_daemon() {
     let asked = rustix::fs::fstatfs(&held).map(drop);
     assert_eq!(asked, Err(rustix::io::Errno::NOTCONN));
     drop(held);
-    crash::mount_again(&ve);
-    ve.assert_exact();
-}
-
-// S77: without its keeper a mount outlives no daemon.
-#[test]
-fn both_killed_at_once_is_a_plain_crash() {
-    let Some(ve) = Spec::default().mount() else {
-        return;
-    };
-    put(ve.path("file"), MIB);
-    let (daemon, keeper) = crash::pids(&ve);
-    crash::kill(keeper);
-    crash::kill(daemon);
-    let _already_gone = rustix::mount::unmount(ve.root(), rustix::mount::UnmountFlags::DETACH);
     crash::mount_again(&ve);
     ve.assert_exact();
 }

@@ -115,12 +115,22 @@ fn a_mount_whose_processes_are_dead_is_found_where_it_is() {
     ve.simfs(["oci", Ve::ID, "--userns"]).ok();
     let decoy = ve.prefix().join("run/simfs/decoy");
     assert!(decoy.exists());
-    let (daemon, keeper) = crash::pids(&ve);
-    crash::kill(keeper);
-    crash::kill(daemon);
-    assert!(place.metadata().is_err(), "dead, and in the tree");
-    ve.simfs(["mount", Ve::ID, at])
-        .refused(1, "'simfs umount 101'");
+    let kill = || {
+        let (daemon, keeper) = crash::pids(&ve);
+        crash::kill(keeper);
+        crash::kill(daemon);
+        assert!(place.metadata().is_err(), "dead, and in the tree");
+    };
+    kill();
+    // The next mount needs nobody to take it away.
+    eventually("it is mounted again", || {
+        let outcome = ve.simfs(["mount", Ve::ID, at]);
+        match outcome.code {
+            0 => Ok(()),
+            _ => Err(outcome.stderr),
+        }
+    });
+    kill();
     ve.umount().ok();
     assert_eq!(
         std::fs::read_dir(&place)

@@ -37,6 +37,10 @@ pub use successor::succeed;
 /// The file in the run directory that says where the VE is mounted.
 pub const MOUNTPOINT_NOTE: &str = "mountpoint";
 
+/// What it means that only the daemon is left.
+const KEEPER_IS_GONE: &str = "the keeper is gone, so the mount ends with its daemon and no program can take over: unmount and \
+     mount again when it suits";
+
 /// What is to be mounted, and how.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -240,7 +244,9 @@ fn keep(config: &Config, reports: UnixStream) -> i32 {
                 },
                 Keeper::run,
             );
-            clear_container_parts(config);
+            if let Err(error) = clear_up(&config.run_dir, config.ve) {
+                tracing::warn!(%error, "left behind");
+            }
             code
         }
         Ok(Forked::Child) => {
@@ -274,19 +280,22 @@ fn program(config: &Config) -> io::Result<Program> {
     })
 }
 
-/// Removes what containers were given of this mount.
-fn clear_container_parts(config: &Config) {
-    // Nothing is mounted any more.
-    let _ = fs::remove_file(config.run_dir.join(MOUNTPOINT_NOTE));
-    let decoy = config
-        .run_dir
-        .parent()
-        .map_or(Ok(()), |run| decoy::release(run, config.ve));
-    if let Err(error) = decoy {
-        tracing::warn!(%error, "left behind");
-    }
-    if let Err(error) = oci::remove_host_node(&config.run_dir) {
-        tracing::warn!(%error, "device node left behind");
+/// Removes what a mount left in its run directory for others. To be called when its processes have ended.
+///
+/// # Errors
+/// The first thing that could not be removed; the rest is removed all the same.
+pub fn clear_up(run_dir: &Path, ve: VeId) -> io::Result<()> {
+    let note = unless_absent(fs::remove_file(run_dir.join(MOUNTPOINT_NOTE)));
+    let runs = run_dir.parent();
+    let decoy = runs.map_or(Ok(()), |runs| decoy::release(runs, ve));
+    let node = oci::remove_host_node(run_dir);
+    note.and(decoy.map_err(io::Error::other)).and(node)
+}
+
+fn unless_absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::order::{ANSWER, ORDER_MAX, Order, TEXT_MAX, read_answer};
@@ -53,15 +54,17 @@ impl Depository for NoDepository {
 /// The daemon's end.
 #[derive(Debug)]
 pub struct Link {
+    socket: OwnedFd,
     /// One order and its answer at a time; a leaf lock.
-    socket: Mutex<OwnedFd>,
+    turn: Mutex<()>,
 }
 
 impl Link {
     /// The daemon's end of a pair of packet sockets.
     pub fn new(socket: OwnedFd) -> Self {
         Self {
-            socket: Mutex::new(socket),
+            socket,
+            turn: Mutex::default(),
         }
     }
 
@@ -95,7 +98,8 @@ impl Link {
     /// # Errors
     /// `EPIPE` where the keeper is gone.
     pub fn ready(&self) -> io::Result<()> {
-        send(&self.socket.lock(), Order::Ready, None)
+        let _turn = self.turn.lock();
+        send(&self.socket, Order::Ready, None)
     }
 
     /// Has the keeper open the program that takes over when this one hands over. Which one that is, the administrator has
@@ -113,16 +117,24 @@ impl Link {
             .rev()
             .find(|end| reason.is_char_boundary(*end));
         let reason = reason.get(..end.unwrap_or(0)).unwrap_or_default();
+        let _turn = self.turn.lock();
         // Without a keeper there is nobody to be told.
-        let _ = send(&self.socket.lock(), Order::Refuse(reason), None);
+        let _ = send(&self.socket, Order::Refuse(reason), None);
+    }
+
+    /// Whether the keeper is gone: nothing that it holds outlives this daemon then, and nobody follows it.
+    pub fn is_cut(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
     }
 
     fn ask(&self, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::Result<(u32, u32)> {
-        let socket = self.socket.lock();
-        send(&socket, order, fd)?;
+        let _turn = self.turn.lock();
+        send(&self.socket, order, fd)?;
         let mut bytes = [0; ANSWER];
         let length = loop {
-            match rustix::net::recv(&*socket, &mut bytes[..], RecvFlags::empty()) {
+            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
                 result => break result?.0,
             }
@@ -141,7 +153,8 @@ impl Depository for Link {
     }
 
     fn withdraw(&self, number: DepositNumber) {
-        if let Err(error) = send(&self.socket.lock(), Order::Withdraw(number.0), None) {
+        let _turn = self.turn.lock();
+        if let Err(error) = send(&self.socket, Order::Withdraw(number.0), None) {
             tracing::debug!(number = number.0, %error, "the keeper holds a descriptor too long");
         }
     }

@@ -141,7 +141,10 @@ pub fn detach(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks the signals that ask for an end, in this thread and those it starts.
+/// What a process is sent whose parent has ended, if it wants to be told.
+pub const PARENT_ENDED: i32 = libc::SIGUSR1;
+
+/// Blocks the signals that ask for an end, and [`PARENT_ENDED`], in this thread and those it starts.
 ///
 /// # Errors
 /// The kernel's.
@@ -150,7 +153,7 @@ pub fn block_end_signals() -> io::Result<EndSignals> {
     let set = unsafe {
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, PARENT_ENDED] {
             libc::sigaddset(&raw mut set, signal);
         }
         let result = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
@@ -162,10 +165,22 @@ pub fn block_end_signals() -> io::Result<EndSignals> {
     Ok(EndSignals(set))
 }
 
-/// The signals that ask for an end, blocked.
+/// The signals that ask for an end, and [`PARENT_ENDED`], blocked.
 pub struct EndSignals(libc::sigset_t);
 
 impl EndSignals {
+    /// Has the process told of its parent's end; to be called by a thread that stays and never changes its credentials
+    /// (the kernel forgets the wish with them). One that has ended already is not told of.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn tell_of_parents_end(&self) -> io::Result<()> {
+        let signal = Signal::USR1;
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            signal,
+        ))?)
+    }
+
     /// Waits for one of them.
     ///
     /// # Errors

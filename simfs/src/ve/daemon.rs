@@ -562,14 +562,20 @@ fn start_housekeeper(
         .map_err(StartError::step("cannot start a thread"))
 }
 
-/// A signal that asks for an end takes the mount away; the daemon ends when the last user is gone.
+/// A signal that asks for an end takes the mount away; the daemon ends when the last user is gone. The end of the keeper is
+/// told by a signal too.
 fn stop_on_signal(link: Arc<Link>) -> io::Result<()> {
     let signals = fork::block_end_signals()?;
     thread::Builder::new()
         .name("signals".into())
         .stack_size(128 * 1024)
         .spawn(move || {
+            watch_keeper(&signals, &link);
             while let Ok(signal) = signals.wait() {
+                if signal == fork::PARENT_ENDED {
+                    note_keepers_end(&link);
+                    continue;
+                }
                 tracing::info!(signal, "asked to end; unmounting");
                 if link.unmount(false).is_err()
                     && let Err(error) = link.unmount(true)
@@ -579,6 +585,21 @@ fn stop_on_signal(link: Arc<Link>) -> io::Result<()> {
             }
         })?;
     Ok(())
+}
+
+fn watch_keeper(signals: &fork::EndSignals, link: &Link) {
+    if let Err(error) = signals.tell_of_parents_end() {
+        tracing::warn!(%error, "the end of the keeper will not be noticed");
+    }
+    // It may have ended before.
+    note_keepers_end(link);
+}
+
+/// Anybody may send the signal: only what the link says counts.
+fn note_keepers_end(link: &Link) {
+    if link.is_cut() {
+        tracing::error!("{}", super::KEEPER_IS_GONE);
+    }
 }
 
 fn open_files_limit() -> usize {

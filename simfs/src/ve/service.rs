@@ -159,6 +159,10 @@ impl VeService {
         if !super::daemon::has_successors(&self.shared) {
             degraded.push("the mount ends with its daemon: none can take over".into());
         }
+        let is_kept = !self.link.is_cut();
+        if !is_kept {
+            degraded.push(super::KEEPER_IS_GONE.into());
+        }
         if super::daemon::has_successors(&self.shared) && !self.has_resend {
             degraded.push("the mount ends with its daemon: the kernel sends no request twice (Linux 6.9 and later do)".into());
         }
@@ -171,7 +175,7 @@ impl VeService {
             mountpoint: self.mountpoint.clone(),
             private: self.private.clone(),
             pid: std::process::id(),
-            keeper_pid: self.keeper_pid,
+            keeper_pid: self.keeper_pid.filter(|_| is_kept),
             since: self.since,
             quota: self.quota,
             device: self.device,
@@ -262,6 +266,9 @@ impl VeService {
             // A request that has been read and waits at the gate would never be answered.
             let why = "this kernel sends no request twice (Linux 6.9 and later do): unmount and mount again";
             return failed(ErrorKind::Unsupported, why.into());
+        }
+        if self.link.is_cut() {
+            return failed(ErrorKind::Unsupported, super::KEEPER_IS_GONE.into());
         }
         if let Err(error) = self.link.upgrade() {
             return failed(ErrorKind::Invalid, error.to_string());

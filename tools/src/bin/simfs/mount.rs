@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::args::MountArgs;
 use crate::start::{Plan, start};
-use crate::{Outcome, failed, usage};
+use crate::{Outcome, failed, umount, usage};
 
 pub(crate) fn run(paths: &Paths, ve: VeId, args: &MountArgs) -> Outcome {
     let request = MountRequest {
@@ -71,7 +71,10 @@ impl From<String> for Refusal {
 pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, Refusal> {
     let ve = request.ve;
     match Client::connect(&paths.run_dir(ve)) {
-        Err(ClientError::NotRunning) => {}
+        Err(ClientError::NotRunning) => {
+            // What a keeper that was killed could not take away.
+            umount::take_dead_away(paths, ve).map_err(|failure| failure.message)?;
+        }
         Ok(client) => {
             if !is_ending(client) {
                 return Err(Refusal::Other(format!(

@@ -11,8 +11,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use simfs::control::{
     Client, ClientError, ErrorKind, Reply, Request, RequestError, SOCKET_NAME, VeStatus,
 };
-use simfs::ve::MOUNTPOINT_NOTE;
-use simfs::{decoy, oci};
+use simfs::ve::{MOUNTPOINT_NOTE, clear_up};
 use simfs_tools::ending::{have_ended, processes};
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::holders::{self, Holder};
@@ -29,7 +28,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
     match Client::connect(&paths.run_dir(ve)) {
-        Ok(client) => stop(client, lazy),
+        Ok(client) => stop(paths, ve, client, lazy),
         Err(ClientError::NotRunning) => {
             must_be_known(paths, ve)?;
             detach_dead(paths, ve)
@@ -39,7 +38,7 @@ pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
 }
 
 /// Asks the daemon to unmount, and waits until it has ended.
-fn stop(mut client: Client, lazy: bool) -> Outcome {
+fn stop(paths: &Paths, ve: VeId, mut client: Client, lazy: bool) -> Outcome {
     let status = match client.request(&Request::Status).map_err(failed)? {
         Reply::Status(status) => status,
         _ => {
@@ -49,19 +48,54 @@ fn stop(mut client: Client, lazy: bool) -> Outcome {
         }
     };
     let processes = processes(&status);
-    match order(&mut client, lazy, &status) {
-        Ok(()) => {}
-        Err(ClientError::Refused(error)) => return Err(refused(&error, &status)),
-        // It did not answer; the mount can be taken away from it all the same.
-        Err(_) if is_mount(&status.mountpoint) => detach(&status.mountpoint, lazy)?,
-        Err(_) => {}
+    let is_kept = status.keeper_pid.is_some();
+    match is_kept {
+        true => have_taken_away(&mut client, &status, lazy)?,
+        // Nobody is left who could do it for the daemon.
+        false => take_away(&status, lazy)?,
     }
-    if !lazy && !have_ended(&processes, END) {
+    if lazy {
+        return Ok(SimfsExit::Ok);
+    }
+    if !have_ended(&processes, END) {
         return Err(failed(
             "unmounted, but the daemon does not end: see its log",
         ));
     }
+    if !is_kept {
+        clear_up(&paths.run_dir(ve), ve).map_err(failed)?;
+    }
     Ok(SimfsExit::Ok)
+}
+
+/// Has the daemon see to it that its mount is gone.
+fn have_taken_away(
+    client: &mut Client,
+    status: &VeStatus,
+    lazy: bool,
+) -> Result<(), Failure<SimfsExit>> {
+    match order(client, lazy, status) {
+        Ok(()) => Ok(()),
+        Err(ClientError::Refused(error)) => Err(refused(&error, status)),
+        // It did not answer; the mount can be taken away from it all the same.
+        Err(_) if is_mount(&status.mountpoint) => detach(&status.mountpoint, lazy),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Takes away the mount of a daemon that has no keeper.
+fn take_away(status: &VeStatus, lazy: bool) -> Result<(), Failure<SimfsExit>> {
+    let place = &status.mountpoint;
+    match unmount(place, flags(lazy)) {
+        // By umount(8): the daemon is ending.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => {
+            let message = format!("{} is in use", place.display());
+            let error = RequestError::new(ErrorKind::Busy, message);
+            Err(refused(&error, status))
+        }
+        Err(error) => Err(failed(format!("{}: {error}", place.display()))),
+    }
 }
 
 /// Has the daemon unmount. Where the root is held from elsewhere, waits as long as whoever holds it may be on his way out.
@@ -110,20 +144,8 @@ fn refused(error: &RequestError, status: &VeStatus) -> Failure<SimfsExit> {
 /// Takes away what a daemon that died left: its mount, its socket.
 fn detach_dead(paths: &Paths, ve: VeId) -> Outcome {
     let run_dir = paths.run_dir(ve);
-    let root = paths.root(ve).map_err(failed)?;
-    let note = run_dir.join(MOUNTPOINT_NOTE);
-    let noted = std::fs::read(&note).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
-    let places = [noted.ok(), Some(root.clone())];
-    let mut is_left = false;
-    for place in places.into_iter().flatten() {
-        if is_dead_mount(&place) {
-            detach(&place, true)?;
-            is_left = true;
-        }
-    }
-    let _not_there = std::fs::remove_file(&note);
-    decoy::release(&paths.runs(), ve).map_err(failed)?;
-    oci::remove_host_node(&run_dir).map_err(failed)?;
+    let is_left = take_dead_away(paths, ve)?;
+    clear_up(&run_dir, ve).map_err(failed)?;
     let socket = run_dir.join(SOCKET_NAME);
     match std::fs::remove_file(&socket) {
         Ok(()) => Ok(SimfsExit::Ok),
@@ -133,18 +155,37 @@ fn detach_dead(paths: &Paths, ve: VeId) -> Outcome {
         Err(_) if is_left => Ok(SimfsExit::Ok),
         Err(_) => Err(failed(format!(
             "not mounted (nothing at {})",
-            root.display()
+            paths.root(ve).map_err(failed)?.display()
         ))),
     }
 }
 
+/// Takes a mount out of the tree whose processes are dead; says whether there was one. To be called where no daemon runs.
+pub(crate) fn take_dead_away(paths: &Paths, ve: VeId) -> Result<bool, Failure<SimfsExit>> {
+    let root = paths.root(ve).map_err(failed)?;
+    let noted = std::fs::read(paths.run_dir(ve).join(MOUNTPOINT_NOTE));
+    let noted = noted.map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+    let places = [noted.ok(), Some(root)];
+    let mut is_left = false;
+    for place in places.into_iter().flatten() {
+        if is_dead_mount(&place) {
+            detach(&place, true)?;
+            is_left = true;
+        }
+    }
+    Ok(is_left)
+}
+
 fn detach(mountpoint: &Path, lazy: bool) -> Result<(), Failure<SimfsExit>> {
-    let flags = if lazy {
-        UnmountFlags::DETACH
-    } else {
-        UnmountFlags::empty()
-    };
-    unmount(mountpoint, flags).map_err(|error| failed(format!("{}: {error}", mountpoint.display())))
+    let unmounted = unmount(mountpoint, flags(lazy));
+    unmounted.map_err(|error| failed(format!("{}: {error}", mountpoint.display())))
+}
+
+fn flags(lazy: bool) -> UnmountFlags {
+    match lazy {
+        true => UnmountFlags::DETACH,
+        false => UnmountFlags::empty(),
+    }
 }
 
 /// Whether a file system of this program is mounted there whose daemon is dead.
