@@ -105,7 +105,7 @@ fn start(ve: &Ve, number: u64) {
     let log = crash::log(ve);
     let is_told = log.contains("recounting while the VE runs") && log.contains(cause);
     // Where the recount was still under way when the power went, the store says so itself.
-    let is_known = log.contains("the last recount did not end");
+    let is_known = log.contains("the totals are not known");
     assert!(is_told || is_known, "boot {number}:\n{log}");
 }
 

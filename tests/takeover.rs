@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::harness::command::{eventually, finish, program, run};
 use crate::harness::crash;
+use crate::harness::figures::{Amount, count};
 use crate::harness::files::{create, open, put, write_at};
 use crate::harness::load::Dice;
 use crate::harness::sampler::is_stopped;
@@ -304,6 +305,61 @@ fn without_requests_sent_again_the_mount_ends_with_its_daemon() {
     drop(held);
     crash::mount_again(&ve);
     ve.assert_exact();
+}
+
+/// What `simfs status` shows as used; `vzquota` knows of no mount without a record.
+#[track_caller]
+fn shown_as_used(ve: &Ve) -> Amount {
+    let status = eventually("everything is counted", || {
+        let status = ve.status();
+        let is_counted = status["state"] == "mounted";
+        is_counted.then_some(()).ok_or(status.to_string())?;
+        Ok(status)
+    });
+    Amount::from_json(&status["used"])
+}
+
+// S73: that takes no longer the more files there are, with limits or without.
+#[test]
+fn a_successor_without_a_record_counts_nothing_again() {
+    let Some(ve) = Spec::default().bare() else {
+        return;
+    };
+    std::fs::write(ve.private().join("before"), vec![1; MIB as usize]).expect("write");
+    let mut mount = ve.command("simfs");
+    mount.args(["mount", Ve::ID, "--no-quota", "--private"]);
+    finish(mount.arg(ve.private())).ok();
+    let (_, keeper) = crash::pids(&ve);
+    assert_eq!(shown_as_used(&ve), count(ve.private()).ve);
+    put(ve.path("through"), MIB);
+    let held = create(ve.path("held")).expect("create");
+    assert_eq!(write_at(&held, 0, &vec![1; MIB as usize]).1, None);
+    rustix::fs::unlink(ve.path("held")).expect("unlink");
+    let used = shown_as_used(&ve);
+    // Who counts everything would find this, and not what has no name.
+    let behind = ve.private().join("behind");
+    std::fs::write(&behind, vec![1; 5 * MIB as usize]).expect("write");
+    for _ in 0..3 {
+        kill_and_wait(keeper);
+        assert_eq!(shown_as_used(&ve), used);
+    }
+    ve.simfs(["upgrade", Ve::ID]).ok();
+    assert_eq!(shown_as_used(&ve), used);
+    std::fs::remove_file(behind).expect("remove");
+    drop(held);
+    eventually("it is given back", || {
+        let (used, counted) = (shown_as_used(&ve), count(ve.private()).ve);
+        (used == counted)
+            .then_some(())
+            .ok_or(format!("{used:?}, counted {counted:?}"))
+    });
+    // A kill of both loses these accounts, which limit nobody.
+    crash::kill_both(&ve);
+    finish(&mut mount).ok();
+    assert_eq!(shown_as_used(&ve), count(ve.private()).ve);
+    ve.umount().ok();
+    let left = ve.prefix().join("run/simfs").join(Ve::ID).join("accounts");
+    assert!(!left.exists(), "the accounts go with the mount");
 }
 
 /// SQLite's own check says whether its file system kept its word.

@@ -34,6 +34,8 @@ use crate::sys::{exec, fuse_dev};
 
 pub use successor::succeed;
 
+/// The accounts of a mount without a record, in the run directory.
+const ACCOUNTS: &str = "accounts";
 /// The file in the run directory that says where the VE is mounted.
 pub const MOUNTPOINT_NOTE: &str = "mountpoint";
 
@@ -60,6 +62,16 @@ pub struct Config {
     pub quota: bool,
     /// Stay in the foreground and write the log to standard error.
     pub foreground: bool,
+}
+
+impl Config {
+    /// Where the accounts are: the VE's record, or without one a store that lives as long as the mount.
+    fn accounts_dir(&self) -> PathBuf {
+        match self.quota {
+            true => self.state_dir.clone(),
+            false => self.run_dir.join(ACCOUNTS),
+        }
+    }
 }
 
 /// Why a VE could not be mounted.
@@ -280,16 +292,20 @@ fn program(config: &Config) -> io::Result<Program> {
     })
 }
 
-/// Removes what a mount left in its run directory for others. To be called when its processes have ended.
+/// Removes what a mount left in its run directory for others, and what was kept there as long as it lived. To be called when
+/// its processes have ended.
 ///
 /// # Errors
 /// The first thing that could not be removed; the rest is removed all the same.
 pub fn clear_up(run_dir: &Path, ve: VeId) -> io::Result<()> {
     let note = unless_absent(fs::remove_file(run_dir.join(MOUNTPOINT_NOTE)));
+    let accounts = unless_absent(fs::remove_dir_all(run_dir.join(ACCOUNTS)));
     let runs = run_dir.parent();
     let decoy = runs.map_or(Ok(()), |runs| decoy::release(runs, ve));
     let node = oci::remove_host_node(run_dir);
-    note.and(decoy.map_err(io::Error::other)).and(node)
+    note.and(accounts)
+        .and(decoy.map_err(io::Error::other))
+        .and(node)
 }
 
 fn unless_absent(removed: io::Result<()>) -> io::Result<()> {

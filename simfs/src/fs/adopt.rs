@@ -11,12 +11,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quota::{Change, InodeId};
+use quota::InodeId;
 
 use super::Fs;
 use super::backing::Backing;
 use super::policy::{BackingToken, OpenState};
-use crate::accounting::{Caller, charged_as};
+use crate::accounting::Caller;
 use crate::handle::{HandleId, Kept, OpenDir, OpenFile};
 use crate::node::{Found, Node, NodeId, Presence, State};
 use crate::private::PrivateArea;
@@ -81,12 +81,13 @@ impl Pins {
     }
 
     /// All that have no name but are kept in being, as new to the totals.
-    pub fn without_names(&self) -> Vec<Change> {
+    #[cfg(test)]
+    pub(super) fn without_names(&self) -> Vec<quota::Change> {
         let unnamed = self.pins.iter().filter(|pinned| pinned.stat.nlink == 0);
-        let change = |pinned: &Pinned| Change {
+        let change = |pinned: &Pinned| quota::Change {
             inode: pinned.inode(),
             before: None,
-            after: Some(charged_as(&pinned.stat)),
+            after: Some(crate::accounting::charged_as(&pinned.stat)),
         };
         unnamed.map(change).collect()
     }

@@ -13,10 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use quota::store::{self, DiskStore};
-use quota::{Clock, Engine, EngineError, Environment};
+use quota::{Clock, Engine, EngineError, Environment, Setup};
 
 use super::saved::{self, MountRecord};
-use super::service::{self, EventLog, VeService};
+use super::service::{EventLog, VeService};
 use super::successor::{Legacy, sends_again};
 use super::{Config, MOUNTPOINT_NOTE, StartError, recovery};
 use crate::accounting::Accounting;
@@ -110,8 +110,13 @@ pub(super) fn first(
         device,
         outside,
     };
+    if !config.quota {
+        make_accounts(config)?;
+    }
     let body = Body::new(parts)?;
-    count_if_new(&body.engine, &body.parts.area)?;
+    if config.quota {
+        count_if_new(&body.engine, &body.parts.area)?;
+    }
     let number = body.parts.link.mount().map_err(StartError::step(format!(
         "cannot mount at {}",
         config.mountpoint.display()
@@ -208,12 +213,12 @@ impl<'a> Body<'a> {
         } = &parts;
         let (run, boot) = (&config.run_dir, &outside.boot);
         let journal = recovery::Service::prepare(run, config.ve, boot, area);
-        let engine = open_engine(config, area, &journal)?;
+        let engine = open_engine(config, &journal)?;
         let pins = match &mut legacy {
             Some(legacy) => legacy.pins(area),
             None => Pins::default(),
         };
-        let recovered = begin_service(config, &engine, area, &journal, &pins)?;
+        let recovered = journal.begin(&engine, area, &pins)?;
         let housekeeper = Arc::new(Housekeeper::default());
         let privileges =
             Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
@@ -415,21 +420,36 @@ fn finish(
     Ok(())
 }
 
-fn open_engine(
-    config: &Config,
-    area: &PrivateArea,
-    journal: &recovery::Service,
-) -> Result<Engine, StartError> {
-    let environment = Environment {
+/// What the engine asks of the world.
+fn environment(config: &Config) -> Environment {
+    Environment {
         clock: Arc::new(quota::SystemClock),
         events: Arc::new(EventLog::new(config.ve)),
-    };
-    if !config.quota {
-        return service::without_limits(config, area, environment);
     }
-    let store = store::when_free(|| DiskStore::open(&config.state_dir, config.ve))
-        .map_err(EngineError::from)?;
-    let engine = Engine::open_journaled(Arc::new(store), environment, journal.journal())?;
+}
+
+/// The accounts of a mount without a record. They limit nothing; what is there already is counted while the VE runs.
+fn make_accounts(config: &Config) -> Result<(), StartError> {
+    let dir = config.accounts_dir();
+    // Of a mount that was killed, keeper and all.
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let step = format!("cannot remove {}", dir.display());
+            return Err(StartError::step(step)(error));
+        }
+        _ => {}
+    }
+    let store = DiskStore::create(&dir, config.ve).map_err(EngineError::from)?;
+    let setup = Setup::new(config.ve, &config.private);
+    let engine = Engine::create(Arc::new(store), environment(config), setup)?;
+    // No mount has this number, so none has ended well.
+    Ok(engine.begin_service(0, true)?)
+}
+
+fn open_engine(config: &Config, journal: &recovery::Service) -> Result<Engine, StartError> {
+    let dir = config.accounts_dir();
+    let store = store::when_free(|| DiskStore::open(&dir, config.ve)).map_err(EngineError::from)?;
+    let engine = Engine::open_journaled(Arc::new(store), environment(config), journal.journal())?;
     let recorded = engine.info().private;
     if recorded != config.private {
         return Err(StartError::OtherPrivate {
@@ -438,22 +458,6 @@ fn open_engine(
         });
     }
     Ok(engine)
-}
-
-/// Without a record there is nothing to lose.
-fn begin_service(
-    config: &Config,
-    engine: &Engine,
-    area: &PrivateArea,
-    journal: &recovery::Service,
-    pins: &Pins,
-) -> Result<recovery::Recovered, StartError> {
-    if !config.quota {
-        // What was counted just now are names.
-        engine.record(&pins.without_names());
-        return Ok(recovery::Recovered::default());
-    }
-    Ok(journal.begin(engine, area, pins)?)
 }
 
 /// Opens again what the guest has open.

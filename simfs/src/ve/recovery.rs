@@ -107,7 +107,7 @@ impl Service {
         match engine.standing() {
             Standing::Final => {}
             Standing::Unknown { .. } => {
-                tracing::warn!(%ve, "the last recount did not end; recounting while the VE runs");
+                tracing::warn!(%ve, "the totals are not known; counting while the VE runs");
                 recovered.is_unknown = true;
             }
             Standing::Journaled { session, epoch } => {

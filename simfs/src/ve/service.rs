@@ -8,15 +8,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use quota::store::memory::MemoryStore;
-use quota::{
-    Account, Engine, Environment, Event, EventKind, EventSink, Limits, Setup, Subject, Timestamp,
-    VeId,
-};
+use quota::{Account, Engine, Event, EventKind, EventSink, Limits, Subject, Timestamp, VeId};
 
+use super::StartError;
 use super::daemon::Body;
 use super::saved::MountRecord;
-use super::{Config, StartError};
 use crate::control::{
     ErrorKind, Progress, Reply, Request, RequestError, Service, Upgrade, UpgradeOutcome, VeState,
     VeStatus, engine_reply,
@@ -24,7 +20,6 @@ use crate::control::{
 use crate::fs::Fs;
 use crate::fuse::gate::Gate;
 use crate::keeper::{Attempt, Fate, HAND_OVER, Link};
-use crate::private::PrivateArea;
 use crate::shared::Shared;
 use crate::sys::fork::Ending;
 use crate::sys::task::DeviceNumber;
@@ -316,25 +311,6 @@ fn failed(kind: ErrorKind, message: String) -> Reply {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// An engine for a mount without a record: it counts, and limits nothing.
-pub(super) fn without_limits(
-    config: &Config,
-    area: &PrivateArea,
-    environment: Environment,
-) -> Result<Engine, StartError> {
-    let usage = crate::scan::scan(area, &mut ())
-        .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
-    let setup = Setup {
-        usage,
-        ..Setup::new(config.ve, &config.private)
-    };
-    Ok(Engine::create(
-        Arc::new(MemoryStore::default()),
-        environment,
-        setup,
-    )?)
 }
 
 /// Writes quota events to the log, once per crossing.
