@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Kill daemons: how long until the VE answers again.
     Recovery(RecoveryArgs),
+    /// Replace daemons under guests: how long these wait.
+    Takeover(TakeoverArgs),
     /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
     #[command(hide = true)]
     Work(WorkArgs),
@@ -139,6 +141,26 @@ pub(crate) struct RecoveryArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// Where recovery.md, recovery.csv and recovery.svg are recorded.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `takeover`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TakeoverArgs {
+    /// How many files the daemons know.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
+    pub(crate) files: Vec<u32>,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rounds: u32,
+    /// Programs simfs and vzquota.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the VEs are made (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where takeover.md, takeover.csv and takeover.svg are recorded.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }

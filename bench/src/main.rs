@@ -6,6 +6,7 @@
 
 mod args;
 mod backing;
+mod crowd;
 mod density;
 mod host;
 mod interrupt;
@@ -18,6 +19,7 @@ mod rounds;
 mod scale;
 mod session;
 mod statistics;
+mod takeover;
 mod worker;
 mod workload;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Density(args) => density::density(&args),
         Command::Scale(args) => scale::scale(&args),
         Command::Recovery(args) => recovery::recovery(&args),
+        Command::Takeover(args) => takeover::takeover(&args),
         Command::Work(args) => worker::work(&args),
         Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
     };

@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,18 +17,12 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::args::RecoveryArgs;
+use crate::crowd::{CrowdedVe, FIRST, PATIENCE};
 use crate::host::number;
 use crate::interrupt::Interrupt;
-use crate::programs::{command, output};
 use crate::report::{self, Line, lines, progress};
 use crate::statistics::Spread;
 
-/// A command of simfs takes no longer than this; counting a million files when the record is made is the longest.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Files in a directory.
-const CROWD: u32 = 100;
-/// The number of the first VE.
-const FIRST: u32 = 20_001;
 const ROUNDS_THAT_COUNT: u32 = 3;
 
 /// One figure.
@@ -58,7 +51,7 @@ pub(crate) fn recovery(args: &RecoveryArgs) -> Result<()> {
     let mut ves = Vec::new();
     for (number, &files) in (FIRST..).zip(&args.files) {
         progress(&format!("making {files} files"));
-        ves.push(Ve::new(
+        ves.push(CrowdedVe::new(
             dir.path(),
             &args.bin_dir,
             number,
@@ -77,7 +70,7 @@ pub(crate) fn recovery(args: &RecoveryArgs) -> Result<()> {
                 if touched.is_some_and(|touched| touched > ve.files) {
                     continue;
                 }
-                let ms = ve.measure(touched)?;
+                let ms = measure(ve, touched)?;
                 progress(&format!(
                     "round {round}: {} files, {touched:?} touched: {ms:.1} ms",
                     ve.files
@@ -101,137 +94,62 @@ pub(crate) fn recovery(args: &RecoveryArgs) -> Result<()> {
     report::say(&table)
 }
 
-/// A VE with its files; unmounted on drop.
-struct Ve<'a> {
-    prefix: &'a Path,
-    bin_dir: &'a Path,
-    name: String,
-    files: u32,
-    root: PathBuf,
+/// Mounts, works, ends in one way or the other, mounts again; the milliseconds from the end until a file answers.
+fn measure(ve: &CrowdedVe<'_>, touched: Option<u32>) -> Result<f64> {
+    ve.simfs("mount")?;
+    // The commit that begins the mount is over, and what this adds to the caches is there in every case.
+    fs::metadata(ve.path(0))?;
+    for file in 0..touched.unwrap_or(0) {
+        // Spread over the whole tree.
+        let chosen = u64::from(file) * u64::from(ve.files) / u64::from(touched.unwrap_or(1));
+        let path = ve.path(u32::try_from(chosen)?);
+        fs::File::options()
+            .write(true)
+            .open(path)?
+            .write_all_at(&[1; 512], 0)?;
+    }
+    let start = match touched {
+        None => {
+            ve.simfs("umount")?;
+            Instant::now()
+        }
+        Some(_) => kill(ve)?,
+    };
+    while let Err(error) = ve.simfs("mount") {
+        if start.elapsed() > PATIENCE {
+            return Err(error);
+        }
+    }
+    fs::metadata(ve.path(ve.files / 2))?;
+    let ms = start.elapsed().as_secs_f64() * 1e3;
+    assert_recovered(ve)?;
+    ve.simfs("umount")?;
+    Ok(ms)
 }
 
-impl<'a> Ve<'a> {
-    fn new(
-        prefix: &'a Path,
-        bin_dir: &'a Path,
-        number: u32,
-        files: u32,
-        interrupt: &Interrupt,
-    ) -> Result<Self> {
-        let name = number.to_string();
-        let private = prefix.join("vz/private").join(&name);
-        let root = prefix.join("vz/root").join(&name);
-        fs::create_dir_all(&root)?;
-        for file in 0..files {
-            let path = private.join(place(file));
-            if file % CROWD == 0 {
-                interrupt.check()?;
-                fs::create_dir_all(path.parent().unwrap_or(&private))?;
-            }
-            fs::File::create_new(path)?;
-        }
-        let ve = Self {
-            prefix,
-            bin_dir,
-            name,
-            files,
-            root,
-        };
-        let limits = [
-            "-b",
-            "1000G",
-            "-B",
-            "1000G",
-            "-i",
-            "100000000",
-            "-I",
-            "100000000",
-        ];
-        let rest = ["-e", "7D", "-n", "7D", "-s", "1", "-p"];
-        let path = private.to_string_lossy();
-        let words: Vec<&str> = ["init", &ve.name]
-            .into_iter()
-            .chain(limits)
-            .chain(rest)
-            .chain([&*path])
-            .collect();
-        ve.run("vzquota", &words)?;
-        Ok(ve)
-    }
-
-    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
-        let mut program = command(self.bin_dir.join(program), ["--prefix"]);
-        output(program.arg(self.prefix).args(words), PATIENCE)
-    }
-
-    fn simfs(&self, verb: &str) -> Result<String> {
-        self.run("simfs", &[verb, &self.name])
-    }
-
-    /// Mounts, works, ends in one way or the other, mounts again; the milliseconds from the end until a file answers.
-    fn measure(&self, touched: Option<u32>) -> Result<f64> {
-        self.simfs("mount")?;
-        // The commit that begins the mount is over, and what this adds to the caches is there in every case.
-        fs::metadata(self.root.join(place(0)))?;
-        for file in 0..touched.unwrap_or(0) {
-            // Spread over the whole tree.
-            let chosen = u64::from(file) * u64::from(self.files) / u64::from(touched.unwrap_or(1));
-            let path = self.root.join(place(u32::try_from(chosen)?));
-            fs::File::options()
-                .write(true)
-                .open(path)?
-                .write_all_at(&[1; 512], 0)?;
-        }
-        let start = match touched {
-            None => {
-                self.simfs("umount")?;
-                Instant::now()
-            }
-            Some(_) => self.kill()?,
-        };
-        while let Err(error) = self.simfs("mount") {
-            if start.elapsed() > PATIENCE {
-                return Err(error);
-            }
-        }
-        fs::metadata(self.root.join(place(self.files / 2)))?;
-        let ms = start.elapsed().as_secs_f64() * 1e3;
-        self.assert_recovered()?;
-        self.simfs("umount")?;
-        Ok(ms)
-    }
-
-    /// Kills keeper and daemon; when.
-    fn kill(&self) -> Result<Instant> {
-        let status = self.run("simfs", &["status", &self.name, "--json"])?;
-        let pids = [number(&status, "keeper_pid")?, number(&status, "pid")?];
-        let start = Instant::now();
-        for pid in pids {
-            let raw = i32::try_from(pid)?;
-            // A daemon that lost its keeper may be ending by itself.
-            let _ = kill_process(Pid::from_raw(raw).context("a process id")?, Signal::KILL);
-            while is_alive(pid) {
-                thread::sleep(Duration::from_micros(200));
-            }
-        }
-        let _gone_with_its_keeper = unmount(&self.root, UnmountFlags::DETACH);
-        Ok(start)
-    }
-
-    /// A recount would make the figure worthless.
-    fn assert_recovered(&self) -> Result<()> {
-        let status = self.run("simfs", &["status", &self.name, "--json"])?;
-        match status.contains("\"mounted\"") {
-            true => Ok(()),
-            false => bail!("VE {} is not in service: {status}", self.name),
+/// Kills keeper and daemon; when.
+fn kill(ve: &CrowdedVe<'_>) -> Result<Instant> {
+    let status = ve.status()?;
+    let pids = [number(&status, "keeper_pid")?, number(&status, "pid")?];
+    let start = Instant::now();
+    for pid in pids {
+        let raw = i32::try_from(pid)?;
+        // A daemon that lost its keeper may be ending by itself.
+        let _ = kill_process(Pid::from_raw(raw).context("a process id")?, Signal::KILL);
+        while is_alive(pid) {
+            thread::sleep(Duration::from_micros(200));
         }
     }
+    let _gone_with_its_keeper = unmount(&ve.root, UnmountFlags::DETACH);
+    Ok(start)
 }
 
-impl Drop for Ve<'_> {
-    fn drop(&mut self) {
-        let _may_be_unmounted = self.simfs("umount");
-        let _gone = unmount(&self.root, UnmountFlags::DETACH);
+/// A recount would make the figure worthless.
+fn assert_recovered(ve: &CrowdedVe<'_>) -> Result<()> {
+    let status = ve.status()?;
+    match status.contains("\"mounted\"") {
+        true => Ok(()),
+        false => bail!("the VE is not in service: {status}"),
     }
 }
 
@@ -239,12 +157,6 @@ fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-/// Where the n-th file lies.
-fn place(file: u32) -> PathBuf {
-    let dir = file / CROWD;
-    PathBuf::from(format!("{}/{}/{file}", dir / CROWD, dir % CROWD))
 }
 
 /// The rows of a table or drawing: number of files, what was touched, the figures.
@@ -327,13 +239,6 @@ fn csv(records: &[Record]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_two_files_have_one_place() {
-        let places: std::collections::HashSet<_> = (0..25_000).map(place).collect();
-        assert_eq!(places.len(), 25_000);
-        assert_eq!(place(12_345), Path::new("1/23/12345"));
-    }
 
     #[test]
     fn rows_gather_rounds() {
