@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Load, Places, daemon_of};
-use crate::harness::command::{eventually, finish, program};
+use crate::harness::command::{eventually, finish, program, run};
 use crate::harness::crash;
 use crate::harness::files::{create, put, write_at};
 use crate::harness::{KIB, MIB, Spec, Ve};
@@ -21,10 +21,11 @@ fn other_build() -> PathBuf {
     named.unwrap_or_else(|| program("simfs"))
 }
 
-/// Another file with the same program, below the VE's prefix.
+/// Another file with the same program, below the VE's prefix. Made by a program of its own: a child that another test starts
+/// meanwhile would inherit the file open for writing, and then it cannot be run.
 fn copy(ve: &Ve, name: &str, of: &Path) -> PathBuf {
     let path = ve.prefix().join(name);
-    std::fs::copy(of, &path).expect("copy of a program");
+    run("cp", [of, &path]).ok();
     path
 }
 
