@@ -5,11 +5,12 @@
 //! are counted in the shared memory, so that a successor does not begin anew.
 
 /// The points of operations on files, in the order in which one comes by.
-pub const POINTS: [&str; 9] = [
+pub const POINTS: [&str; 10] = [
     "described",
     "made",
     "counted",
     "handed-out",
+    "opened",
     "deposited",
     "removed",
     "renamed",

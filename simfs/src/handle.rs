@@ -206,9 +206,16 @@ impl<T: Open> Handles<T> {
         self.shared.handles().make_room()
     }
 
-    /// Adds an open file; its number is new.
-    pub fn insert(&self, room: HandleRoom<'_>, open: T) -> HandleId {
+    /// Adds an open file; its number is new. `announce` is told it before the record is there: a number without a record can
+    /// be taken back, a record whose number nobody told would stay.
+    pub fn insert(
+        &self,
+        room: HandleRoom<'_>,
+        open: T,
+        announce: impl FnOnce(HandleId),
+    ) -> HandleId {
         let id = self.shared.board().next_handle();
+        announce(HandleId(id));
         let payload = [open.node().id().get(), open.kept().to_word()];
         let place = room.put(id, payload);
         self.table.insert(HandleId(id), (Arc::new(open), place));

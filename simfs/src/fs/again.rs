@@ -23,9 +23,10 @@ impl Fs {
     /// A request, as the operations want it. What a dead daemon counted for its answer is taken back first.
     pub fn call<'a>(&self, caller: Caller, flight: &'a Flight<'a>) -> Call<'a> {
         if flight.earlier().is_some() {
-            if let Some(handle) = flight.take_back_handle() {
+            if let Some(handle) = flight.handed_out_handle() {
                 // It is one or the other, or was not opened after all.
                 let _ = self.release(handle).or_else(|_| self.releasedir(handle));
+                flight.handle_is_back();
             }
             if let Some(node) = flight.take_back_node() {
                 self.nodes.forget(node, 1);
@@ -412,6 +413,7 @@ mod tests {
                 "renamed",
                 "attribute",
                 "handed-out",
+                "opened",
             ] {
                 bed.cut_off_again(point, act);
             }

@@ -147,9 +147,11 @@ impl Fs {
             passthrough: opened.backing.is_some(),
             fd: Mutex::new(fd),
         };
-        let handle = self.files.insert(room, file);
-        call.flight.hand_out_handle(handle);
-        fault::point("handed-out");
+        let handle = self.files.insert(room, file, |handle| {
+            call.flight.hand_out_handle(handle);
+            fault::point("handed-out");
+        });
+        fault::point("opened");
         handle
     }
 

@@ -66,9 +66,11 @@ impl Fs {
     }
 
     fn insert_dir(&self, call: Call<'_>, room: HandleRoom<'_>, dir: OpenDir) -> HandleId {
-        let handle = self.dirs.insert(room, dir);
-        call.flight.hand_out_handle(handle);
-        fault::point("handed-out");
+        let handle = self.dirs.insert(room, dir, |handle| {
+            call.flight.hand_out_handle(handle);
+            fault::point("handed-out");
+        });
+        fault::point("opened");
         handle
     }
 

@@ -206,7 +206,17 @@ impl Flights {
             GIVEN_NODE => load(claim + PHASE),
             _ => load(slot + PHASE),
         };
-        for word in words.filter(|&word| word != PHASE) {
+        // What a try before this one handed out and this one did not come to take back is still to be taken back.
+        let kept =
+            |given: usize| same.is_some() && load(claim + given) != 0 && load(slot + given) == 0;
+        let is_kept = [GIVEN_NODE, GIVEN_HANDLE].map(|given| (given, kept(given)));
+        let stays = |word: usize| {
+            let given = is_kept
+                .iter()
+                .find(|(given, _)| word == *given || word == given + 1);
+            word == PHASE || given.is_some_and(|(_, kept)| *kept)
+        };
+        for word in words.filter(|&word| !stays(word)) {
             self.map
                 .word(claim + word)
                 .store(load(slot + word), Ordering::Relaxed);
@@ -347,19 +357,25 @@ impl Flight<'_> {
 
     /// The node whose lookup the dead daemon counted for an answer that never arrived; told once.
     pub fn take_back_node(&self) -> Option<NodeId> {
-        self.take_back(GIVEN_NODE, self.earlier.as_ref()?.node)
-    }
-
-    /// The file that the dead daemon opened for an answer that never arrived; told once.
-    pub fn take_back_handle(&self) -> Option<HandleId> {
-        self.take_back(GIVEN_HANDLE, self.earlier.as_ref()?.handle)
-    }
-
-    fn take_back<T>(&self, word: usize, given: Option<T>) -> Option<T> {
-        let at = self.flights.map.word(self.claim? + word);
+        let at = self.flights.map.word(self.claim? + GIVEN_NODE);
         // Before it is acted on: one that is taken back twice would be missing, one that is not is only room lost.
         let before = at.swap(0, Ordering::AcqRel);
-        given.filter(|_| before != 0)
+        self.earlier.as_ref()?.node.filter(|_| before != 0)
+    }
+
+    /// The file that a dead daemon opened, or was about to, for an answer that never arrived.
+    pub fn handed_out_handle(&self) -> Option<HandleId> {
+        let at = self.flights.map.word(self.claim? + GIVEN_HANDLE);
+        let given = self.earlier.as_ref()?.handle;
+        given.filter(|_| at.load(Ordering::Acquire) != 0)
+    }
+
+    /// That file is closed. To be said afterwards: a number is never used twice, so what is closed again does no harm.
+    pub fn handle_is_back(&self) {
+        if let Some(claim) = self.claim {
+            let at = self.flights.map.word(claim + GIVEN_HANDLE);
+            at.store(0, Ordering::Release);
+        }
     }
 }
 
@@ -562,7 +578,9 @@ mod tests {
         assert_eq!(again.earlier(), Some(earlier));
         assert_eq!(again.take_back_node(), Some(NodeId::new(70)));
         assert_eq!(again.take_back_node(), None, "told once");
-        assert_eq!(again.take_back_handle(), Some(HandleId::new(3)));
+        assert_eq!(again.handed_out_handle(), Some(HandleId::new(3)));
+        again.handle_is_back();
+        assert_eq!(again.handed_out_handle(), None);
         drop(again);
         assert!(
             flights
@@ -593,6 +611,28 @@ mod tests {
         let again = flights.begin(flights.enlist().unwrap(), asked(12 | RESENT));
         assert_eq!(again.described().unwrap().source, 55);
         assert_eq!(again.take_back_node(), Some(NodeId::new(71)));
+    }
+
+    #[test]
+    fn what_a_second_daemon_did_not_come_to_take_back_the_third_does() {
+        let map = map();
+        begin_and_die(&map, 12, |flight| {
+            flight.hand_out_node(NodeId::new(70));
+            flight.hand_out_handle(HandleId::new(3));
+        });
+        begin_and_die(&map, 12 | RESENT, |_| {});
+        begin_and_die(&map, 12 | RESENT, |flight| {
+            assert_eq!(flight.take_back_node(), Some(NodeId::new(70)));
+            assert_eq!(flight.handed_out_handle(), Some(HandleId::new(3)));
+        });
+        let (flights, _) = Flights::adopt(map);
+        let again = flights.begin(flights.enlist().unwrap(), asked(12 | RESENT));
+        assert_eq!(again.take_back_node(), None);
+        assert_eq!(
+            again.handed_out_handle(),
+            Some(HandleId::new(3)),
+            "nobody said that it is closed"
+        );
     }
 
     #[test]
