@@ -37,7 +37,7 @@ pub(super) struct Service {
     run_dir: PathBuf,
     identity: Identity,
     journal: Arc<dyn Journal>,
-    /// Whether the store names the journal.
+    /// Whether the store may name the journal.
     began: AtomicBool,
 }
 
@@ -120,8 +120,9 @@ impl Service {
                 }
             }
         }
-        engine.begin_service(self.identity.session, recovered.is_unknown)?;
+        // A commit that fails may be durable all the same: from here on the journal stays.
         self.began.store(true, Ordering::Relaxed);
+        engine.begin_service(self.identity.session, recovered.is_unknown)?;
         self.remove_others();
         Ok(recovered)
     }
