@@ -1,6 +1,8 @@
 //! Programs at work that check everything they are told: a wrong byte, a name that is missing or should be, an error that no
 //! program expects, each fails the test.
 
+mod programs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,6 @@ use crate::harness::{KIB, require};
 /// Where the workers work.
 pub(super) struct Places {
     root: PathBuf,
-    mapped: bool,
 }
 
 impl Places {
@@ -41,10 +42,7 @@ impl Places {
         for n in 0..300 {
             drop(create(crowd.join(format!("stays-{n:03}"))).expect("create"));
         }
-        Self {
-            root: ve.root(),
-            mapped: require::programs(&["xfs_io"]),
-        }
+        Self { root: ve.root() }
     }
 }
 
@@ -52,51 +50,39 @@ impl Places {
 struct Worker {
     name: &'static str,
     user: User,
-    /// One round; false: nothing to do here.
-    work: fn(&mut Work) -> bool,
+    /// Programs without which there is nothing to do.
+    needs: &'static [&'static str],
+    /// One round.
+    work: fn(&mut Work),
 }
 
-const WORKERS: [Worker; 8] = [
-    Worker {
-        name: "bytes",
-        user: ROOT,
-        work: bytes,
-    },
-    Worker {
-        name: "full",
-        user: ALICE,
-        work: near_the_limit,
-    },
-    Worker {
-        name: "full2",
-        user: BOB,
-        work: near_the_limit,
-    },
-    Worker {
-        name: "names",
-        user: ROOT,
-        work: names,
-    },
-    Worker {
-        name: "append",
-        user: ROOT,
-        work: append,
-    },
-    Worker {
-        name: "nameless",
-        user: ROOT,
-        work: nameless,
-    },
-    Worker {
-        name: "walker",
-        user: ROOT,
-        work: walk,
-    },
-    Worker {
-        name: "mapped",
-        user: ROOT,
-        work: mapped,
-    },
+impl Worker {
+    const fn new(
+        name: &'static str,
+        user: User,
+        needs: &'static [&'static str],
+        work: fn(&mut Work),
+    ) -> Self {
+        Self {
+            name,
+            user,
+            needs,
+            work,
+        }
+    }
+}
+
+const WORKERS: [Worker; 10] = [
+    Worker::new("bytes", ROOT, &[], bytes),
+    Worker::new("full", ALICE, &[], near_the_limit),
+    Worker::new("full2", BOB, &[], near_the_limit),
+    Worker::new("names", ROOT, &[], names),
+    Worker::new("append", ROOT, &[], append),
+    Worker::new("nameless", ROOT, &[], nameless),
+    Worker::new("walker", ROOT, &[], walk),
+    Worker::new("mapped", ROOT, &["xfs_io"], mapped),
+    Worker::new("database", ROOT, &["sqlite3"], programs::database),
+    Worker::new("build", ROOT, &["sh", "make", "cc"], programs::build),
 ];
 
 /// What a worker knows of its files.
@@ -104,11 +90,12 @@ struct Work {
     dir: PathBuf,
     dice: Dice,
     round: u64,
-    is_mapped: bool,
     content: Vec<u8>,
     file: Option<OwnedFd>,
     names: BTreeMap<String, Kind>,
     held: Vec<(OwnedFd, u8)>,
+    /// What databases hold.
+    counts: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,25 +119,28 @@ impl Load {
                 dir: places.root.join(worker.name),
                 dice: Dice(number as u64 * 7919 + 1),
                 round: 0,
-                is_mapped: places.mapped,
                 content: Vec::new(),
                 file: None,
                 names: BTreeMap::new(),
                 held: Vec::new(),
+                counts: BTreeMap::new(),
             };
             let ended = Arc::clone(&ended);
             let thread = std::thread::spawn(move || {
                 worker.user.run(|| {
-                    while !ended.load(Ordering::Relaxed) && (worker.work)(&mut work) {
+                    while !ended.load(Ordering::Relaxed) {
+                        (worker.work)(&mut work);
                         work.round += 1;
                     }
-                    // One that has nothing to do here counts as one that did.
-                    work.round.max(u64::from(!work.is_mapped))
+                    work.round
                 })
             });
             (worker.name, thread)
         };
-        let threads = WORKERS.iter().enumerate().map(start).collect();
+        let able = WORKERS
+            .iter()
+            .filter(|worker| require::programs(worker.needs));
+        let threads = able.enumerate().map(start).collect();
         Self { ended, threads }
     }
 
@@ -191,7 +181,7 @@ fn read_all(file: &OwnedFd, len: usize) -> Vec<u8> {
 }
 
 /// Writes and truncates at random; the file is always what it should be.
-fn bytes(work: &mut Work) -> bool {
+fn bytes(work: &mut Work) {
     let path = work.dir.join("data");
     let file = work
         .file
@@ -212,7 +202,7 @@ fn bytes(work: &mut Work) -> bool {
         2 => {
             rustix::fs::fsync(&file).expect("fsync");
             // Another handle from now on.
-            return true;
+            return;
         }
         _ => {
             let offset = work.dice.roll(200_000) as usize;
@@ -227,15 +217,14 @@ fn bytes(work: &mut Work) -> bool {
         }
     }
     work.file = Some(file);
-    true
 }
 
 /// Writes more than there is room for: refusals are right, a wrong byte is not.
-fn near_the_limit(work: &mut Work) -> bool {
+fn near_the_limit(work: &mut Work) {
     let path = work.dir.join(work.dice.roll(5).to_string());
     let file = match open(&path, OFlags::RDWR | OFlags::CREATE) {
         Ok(file) => file,
-        Err(Errno::DQUOT) => return true,
+        Err(Errno::DQUOT) => return,
         Err(error) => panic!("open: {error}"),
     };
     let data = pattern(work.round, 1 + work.dice.roll(300 * KIB) as usize);
@@ -247,11 +236,10 @@ fn near_the_limit(work: &mut Work) -> bool {
     if error.is_some() || work.dice.roll(3) == 0 {
         rustix::fs::unlink(&path).expect("unlink");
     }
-    true
 }
 
 /// Makes, renames, links and removes names. Each must succeed, or fail, as the names that are there say.
-fn names(work: &mut Work) -> bool {
+fn names(work: &mut Work) {
     let pick = |dice: &mut Dice| format!("n{}", dice.roll(40));
     let (name, other) = (pick(&mut work.dice), pick(&mut work.dice));
     let (path, to) = (work.dir.join(&name), work.dir.join(&other));
@@ -335,7 +323,6 @@ fn names(work: &mut Work) -> bool {
             .collect();
         assert_eq!(listed, work.names.keys().cloned().collect(), "listing");
     }
-    true
 }
 
 fn rename_one(work: &mut Work, name: &str, other: &str) {
@@ -381,7 +368,7 @@ fn note(work: &mut Work, path: &Path, known: Option<Kind>) {
 }
 
 /// Appends numbers: each is there once, in order.
-fn append(work: &mut Work) -> bool {
+fn append(work: &mut Work) {
     let path = work.dir.join("log");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
     let file = open(&path, flags).expect("open");
@@ -403,11 +390,10 @@ fn append(work: &mut Work) -> bool {
         ftruncate(&file, 0).expect("truncate");
         work.content.clear();
     }
-    true
 }
 
 /// Keeps files open that have no name any more.
-fn nameless(work: &mut Work) -> bool {
+fn nameless(work: &mut Work) {
     if work.held.len() < 12 {
         let path = work.dir.join(format!("t{}", work.round));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
@@ -435,11 +421,10 @@ fn nameless(work: &mut Work) -> bool {
     if work.dice.roll(3) == 0 {
         work.held.swap_remove(index);
     }
-    true
 }
 
 /// Lists a directory in which names come and go: those that stay are each seen once.
-fn walk(work: &mut Work) -> bool {
+fn walk(work: &mut Work) {
     let passing = work.dir.join(format!("passes-{}", work.round % 7));
     drop(create(&passing).expect("create"));
     let mut seen = BTreeMap::<String, u32>::new();
@@ -454,14 +439,10 @@ fn walk(work: &mut Work) -> bool {
     assert_eq!(seen.len(), 300);
     assert!(seen.values().all(|count| *count == 1), "{seen:?}");
     rustix::fs::unlink(&passing).expect("unlink");
-    true
 }
 
 /// Stores through mappings.
-fn mapped(work: &mut Work) -> bool {
-    if !work.is_mapped {
-        return false;
-    }
+fn mapped(work: &mut Work) {
     let path = work.dir.join("map");
     if work.content.is_empty() {
         work.content = vec![0x5a; 256 * 1024];
@@ -488,5 +469,4 @@ fn mapped(work: &mut Work) -> bool {
         read_all(&file, work.content.len()) == work.content,
         "stores"
     );
-    true
 }
