@@ -454,7 +454,7 @@ mod tests {
             ("quotatime", "-1", None),
             ("quotaugidlimit", "unlimited", Some("4294967295")),
             ("diskspace", "2.2G", Some("2306867:2306867")),
-            ("diskspace", "10.9", Some("10:10")),
+            ("diskspace", "10.9", None),
             ("diskspace", "2050B", Some("2:2")),
             ("diskspace", "1T:1t", Some("1073741824:1073741824")),
             ("diskspace", "1 G", None),
