@@ -7,10 +7,12 @@
 //! What is not here: permission checks. The kernel makes them (`default_permissions`), with the attributes that these
 //! operations report.
 
+mod absent;
 pub mod adopt;
 pub mod again;
 pub mod attr;
 pub mod backing;
+mod close;
 pub mod data;
 pub mod dir;
 pub mod ioctl;
@@ -20,6 +22,7 @@ pub mod policy;
 #[cfg(test)]
 mod random;
 pub mod recount;
+mod rename;
 pub mod resume;
 #[cfg(test)]
 mod shortage;
@@ -49,6 +52,8 @@ use crate::sys::creds::Identity;
 use crate::sys::file;
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{Stat, stat_at, stat_fd};
+
+use absent::Absent;
 
 /// `st_ino` of the root: what quota tools expect of the root of an ext4 file system.
 pub const ROOT_INO: u64 = 2;
@@ -82,6 +87,7 @@ pub struct Fs {
     descriptors: Descriptors,
     /// Set before the first request is served.
     kernel: OnceLock<Arc<dyn KernelView>>,
+    absent: Absent,
     /// What a successor needs.
     shared: Arc<Shared>,
     depository: Arc<dyn Depository>,
@@ -126,6 +132,7 @@ impl Fs {
             faults: HostFaults::default(),
             descriptors: Descriptors::new(settings.open_files),
             kernel: OnceLock::new(),
+            absent: Absent::default(),
             shared,
             depository,
         }
@@ -272,7 +279,7 @@ impl Fs {
     }
 
     /// Takes on the caller's identity for the creation of a file.
-    fn identity(caller: Caller, umask: u32) -> io::Result<Identity> {
+    fn identity(caller: Caller, umask: Option<u32>) -> io::Result<Identity> {
         Identity::assume(caller.uid, caller.gid, umask)
     }
 }

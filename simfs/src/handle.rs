@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -51,6 +52,8 @@ pub struct OpenFile {
     pub direct: bool,
     /// Whether the kernel reads from the backing file by itself.
     pub passthrough: bool,
+    /// Whether content was changed through it.
+    pub changed: AtomicBool,
     /// Opened on first use.
     pub fd: Mutex<Option<Arc<OwnedFd>>>,
 }
@@ -59,6 +62,18 @@ impl OpenFile {
     /// Whether a mapping of it stores into the backing file unseen.
     pub fn maps_backing(&self) -> bool {
         self.passthrough && self.access == Access::ReadWrite
+    }
+
+    /// Content is about to be changed through it.
+    pub fn note_change(&self) {
+        if !self.is_changed() {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether content was changed through it.
+    pub fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     /// How it does its I/O.

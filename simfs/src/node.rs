@@ -97,6 +97,9 @@ pub struct State {
     pub queued: bool,
     /// Has the journal name the inode as long as its usage may change without a request that says so.
     pub watch: Option<Watch>,
+    /// What a directory looked like after the last change of its names: the kernel asks for that at once. Told once; gone
+    /// with whatever else changes an attribute.
+    pub fresh: Option<Box<Stat>>,
 }
 
 /// One inode.
@@ -150,6 +153,7 @@ impl Node {
                 unsettled: 0,
                 queued: false,
                 watch: None,
+                fresh: None,
             }),
         }
     }
@@ -424,6 +428,12 @@ impl Nodes {
         }
     }
 
+    /// The node of an inode number, where the kernel or somebody else here knows it.
+    pub fn known(&self, ino: u64) -> Option<Arc<Node>> {
+        let id = self.id_of_number(ino);
+        self.table.get(&id).map(|node| node.clone())
+    }
+
     /// Makes the node of a record that a predecessor left.
     fn wake(&self, id: NodeId) -> FsResult<Arc<Node>> {
         let unknown = FsError::UnknownNode(id);
@@ -467,10 +477,14 @@ impl Nodes {
 
     /// The id under which an inode is known: its number, unless it is the root.
     pub fn id_of(&self, stat: &Stat) -> NodeId {
-        if stat.ino == self.root.ino {
+        self.id_of_number(stat.ino)
+    }
+
+    fn id_of_number(&self, ino: u64) -> NodeId {
+        if ino == self.root.ino {
             NodeId::ROOT
         } else {
-            NodeId::new(stat.ino)
+            NodeId::new(ino)
         }
     }
 

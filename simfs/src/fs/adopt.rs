@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use quota::InodeId;
@@ -237,6 +238,8 @@ impl Fs {
                     access,
                     direct,
                     passthrough,
+                    // Perhaps by the one that is dead.
+                    changed: AtomicBool::new(access.writes()),
                     fd: Mutex::default(),
                 };
                 let mode = file.mode();

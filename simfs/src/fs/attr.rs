@@ -38,9 +38,12 @@ impl Fs {
     pub fn getattr(&self, id: NodeId) -> FsResult<Stat> {
         let node = self.nodes.get(id)?;
         let fd = {
-            let state = node.state();
+            let mut state = node.state();
             if let Presence::Gone(last) = &state.presence {
                 return Ok(**last);
+            }
+            if let Some(seen) = state.fresh.take() {
+                return Ok(*seen);
             }
             state.pin.clone()
         };
@@ -78,6 +81,7 @@ impl Fs {
             // Nobody can see it again; as on a removed working directory, there is nothing left to change.
             return Ok(**last);
         }
+        state.fresh = None;
         let path = match &state.pin {
             Some(pin) => pin.clone(),
             None => self.nodes.descriptor(&node)?,
@@ -226,5 +230,210 @@ impl Fs {
             open.promise(Some(promise));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::super::Call;
+    use super::super::namespace::Place;
+    use super::super::testbed::{Bed, PLAIN, ROOT, at};
+    use super::*;
+    use crate::sys::file::{RenameFlags, open_dir_path};
+
+    const MARK: &str = "user.mark";
+
+    fn mkdir(fs: &Fs, call: Call<'_>, place: Place<'_>) -> NodeId {
+        fs.mkdir(call, place, 0o755, 0).unwrap().node.id()
+    }
+
+    fn rename(fs: &Fs, call: Call<'_>, from: Place<'_>, to: Place<'_>, flags: RenameFlags) {
+        fs.rename(call, from, to, flags).unwrap();
+    }
+
+    fn set(fs: &Fs, id: NodeId, set: SetAttr) {
+        fs.setattr(ROOT, id, None, set).unwrap();
+    }
+
+    /// What can change attributes of directory `d` after a name in it was made: with a look at "d", or where it is then.
+    type Act = fn(&Fs, Call<'_>, NodeId) -> &'static str;
+
+    const ACTS: [(&str, Act); 11] = [
+        ("nothing", |_, _, _| "d"),
+        ("mkdir", |fs, call, d| {
+            mkdir(
+                fs,
+                call,
+                Place {
+                    parent: d,
+                    ..at("more")
+                },
+            );
+            "d"
+        }),
+        ("rmdir", |fs, call, d| {
+            fs.rmdir(
+                call,
+                Place {
+                    parent: d,
+                    ..at("in")
+                },
+            )
+            .unwrap();
+            "d"
+        }),
+        ("link", |fs, call, d| {
+            let file = fs.lookup(call, at("file")).unwrap().node.id();
+            fs.link(
+                call,
+                file,
+                Place {
+                    parent: d,
+                    ..at("l")
+                },
+            )
+            .unwrap();
+            "d"
+        }),
+        ("chmod", |fs, _, d| {
+            let mode = Some(0o711);
+            set(
+                fs,
+                d,
+                SetAttr {
+                    mode,
+                    ..SetAttr::default()
+                },
+            );
+            "d"
+        }),
+        ("chown", |fs, _, d| {
+            let uid = Some(7);
+            set(
+                fs,
+                d,
+                SetAttr {
+                    uid,
+                    ..SetAttr::default()
+                },
+            );
+            "d"
+        }),
+        ("set an attribute", |fs, call, d| {
+            fs.setxattr(call, d, OsStr::new(MARK), b"1", PLAIN).unwrap();
+            "d"
+        }),
+        ("remove an attribute", |fs, call, d| {
+            fs.removexattr(call, d, OsStr::new("user.old")).unwrap();
+            "d"
+        }),
+        ("rename the directory", |fs, call, _| {
+            rename(fs, call, at("d"), at("e"), RenameFlags::empty());
+            "e"
+        }),
+        ("exchange it", |fs, call, _| {
+            rename(fs, call, at("file"), at("d"), RenameFlags::EXCHANGE);
+            "file"
+        }),
+        ("rename in it", |fs, call, d| {
+            let from = Place {
+                parent: d,
+                ..at("in")
+            };
+            let to = Place {
+                parent: d,
+                ..at("out")
+            };
+            rename(fs, call, from, to, RenameFlags::empty());
+            "d"
+        }),
+    ];
+
+    /// The kernel keeps what it is told for good.
+    #[test]
+    fn what_a_directory_is_said_to_look_like_is_what_it_looks_like() {
+        let mut wrong = Vec::new();
+        for (what, act) in ACTS {
+            let mut bed = Bed::new();
+            std::fs::write(bed.dir.path().join("file"), b"x").unwrap();
+            let shown = bed.ask(|fs, call| {
+                let d = mkdir(fs, call, at("d"));
+                fs.setxattr(call, d, OsStr::new("user.old"), b"1", PLAIN)
+                    .unwrap();
+                mkdir(
+                    fs,
+                    call,
+                    Place {
+                        parent: d,
+                        ..at("in")
+                    },
+                );
+                // Times are those of the kernel's tick.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                let is_now = act(fs, call, d);
+                (is_now, fs.getattr(d).unwrap())
+            });
+            let now = open_dir_path(&bed.dir.path().join(shown.0)).unwrap();
+            let seen = Stat {
+                // The private area is seen through a mount of its own.
+                mount: shown.1.mount,
+                ..stat_fd(&now).unwrap()
+            };
+            if shown.1 != seen {
+                wrong.push((what, shown.1, seen));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    /// An inode without a name has no links, whatever it looked like before.
+    #[test]
+    fn a_removed_directory_that_is_open_has_no_links() {
+        let mut bed = Bed::new();
+        bed.ask(|fs, call| {
+            let d = mkdir(fs, call, at("d"));
+            let handle = fs.opendir(call, d).unwrap();
+            mkdir(
+                fs,
+                call,
+                Place {
+                    parent: d,
+                    ..at("in")
+                },
+            );
+            fs.rmdir(
+                call,
+                Place {
+                    parent: d,
+                    ..at("in")
+                },
+            )
+            .unwrap();
+            fs.rmdir(call, at("d")).unwrap();
+            assert_eq!(fs.getattr(d).unwrap().nlink, 0);
+            fs.releasedir(handle).unwrap();
+        });
+    }
+
+    #[test]
+    fn what_was_seen_is_told_once() {
+        let mut bed = Bed::new();
+        let root = bed.dir.path().to_owned();
+        bed.ask(|fs, call| {
+            let d = mkdir(fs, call, at("d"));
+            mkdir(
+                fs,
+                call,
+                Place {
+                    parent: d,
+                    ..at("in")
+                },
+            );
+            let first = fs.getattr(d).unwrap();
+            std::fs::create_dir(root.join("d/behind")).unwrap();
+            assert_eq!(fs.getattr(d).unwrap().nlink, first.nlink + 1);
+        });
     }
 }

@@ -3,14 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use quota::{Usage, Want};
 
 use super::backing::Backing;
 use super::policy::{Access, BackingToken, Decision, IoMode, OpenState, decide};
-use super::{Call, Fs};
+use super::{Call, Entry, Fs};
 use crate::accounting::{Caller, DataRange, Holes};
 use crate::error::{FsError, FsResult};
 use crate::fault;
@@ -108,21 +108,20 @@ impl Fs {
         &self,
         call: Call<'_>,
         room: HandleRoom<'_>,
-        node: &Arc<Node>,
+        Entry { node, stat }: &Entry,
         flags: i32,
         fd: Option<OwnedFd>,
         backing: &mut BackingMaker<'_>,
     ) -> FsResult<(HandleId, Opened)> {
         let access = Access::from_flags(flags);
         let fd = fd.ok_or(FsError::Invalid)?;
-        let seen = stat_fd(fd.as_fd())?;
         let mut state = node.state();
         let nobody = Caller {
             uid: 0,
             gid: 0,
             pid: 0,
         };
-        let opened = self.admit(nobody, node, &mut state, access, &seen, &fd, backing)?;
+        let opened = self.admit(nobody, node, &mut state, access, stat, &fd, backing)?;
         let fd = Some(Arc::new(fd));
         let handle = self.insert_file(call, room, node, (access, fd), &opened);
         Ok((handle, opened))
@@ -145,6 +144,7 @@ impl Fs {
             access,
             direct: opened.direct,
             passthrough: opened.backing.is_some(),
+            changed: AtomicBool::new(false),
             fd: Mutex::new(fd),
         };
         let handle = self.files.insert(room, file, |handle| {
@@ -348,6 +348,7 @@ impl Fs {
         let open = self.files.get(handle)?;
         let node = &open.node;
         let fd = self.descriptor_of(&open)?;
+        open.note_change();
         let mut state = node.state();
         self.take_setid(caller, node, &fd)?;
         if mode.punches() {
@@ -401,6 +402,7 @@ impl Fs {
         if length == 0 {
             return Ok(0);
         }
+        target.note_change();
         let mut state = node.state();
         let range = DataRange {
             file: &target_fd,
@@ -461,60 +463,6 @@ impl Fs {
             }
         }
         Ok(())
-    }
-
-    /// Closes a handle for good.
-    ///
-    /// # Errors
-    /// [`FsError::UnknownHandle`] for a handle that is not open.
-    pub fn release(&self, handle: HandleId) -> FsResult<()> {
-        let (open, place) = self
-            .files
-            .remove(handle)
-            .ok_or(FsError::UnknownHandle(handle))?;
-        let node = open.node.clone();
-        {
-            let mut state = node.state();
-            let fd = open.fd.lock().take();
-            if open.access.writes()
-                && state.is_linked()
-                && let Some(seen) = fd.as_ref().and_then(|fd| stat_fd(fd.as_fd()).ok())
-            {
-                self.accounting.record(&node, &mut state, &seen);
-                let growth = self.accounting.growth();
-                if growth.has_tail(seen.size, seen.blocks.bytes()) {
-                    self.accounting.late().push(&node, &mut state);
-                }
-            }
-            drop(fd);
-            if open.maps_backing() {
-                // What was stored through the mapping may still be allocated.
-                self.accounting.late().push(&node, &mut state);
-            }
-            self.dismiss(&node, &mut state, open.access, open.maps_backing());
-            self.finish_unlinked(&node, &mut state);
-        }
-        self.files.forget(place);
-        self.nodes.tidy(&node);
-        Ok(())
-    }
-
-    /// After a close: an inode without a name that nobody has open any more is gone.
-    pub(super) fn finish_unlinked(&self, node: &Node, state: &mut State) {
-        if state.open.is_some() || !matches!(state.presence, Presence::Unlinked) {
-            return;
-        }
-        let last = state.pin.take().and_then(|pin| stat_fd(pin.as_fd()).ok());
-        self.nodes.drop_descriptor(node);
-        if let Some(last) = last {
-            state.presence = Presence::Gone(Box::new(Stat { nlink: 0, ..last }));
-        }
-        self.accounting.record_gone(node, state);
-        state.release_watch();
-        self.accounting.note_unlinked_open(false);
-        if let Some(deposit) = state.deposit.take() {
-            self.withdraw(deposit);
-        }
     }
 }
 

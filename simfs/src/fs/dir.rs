@@ -88,6 +88,8 @@ impl Fs {
         let Some(stream) = &open.stream else {
             return Ok(());
         };
+        // Reading moves the time of last access.
+        open.node.state().fresh = None;
         let mut stream = stream.lock();
         stream.seek(position)?;
         loop {

@@ -82,6 +82,7 @@ impl Fs {
     ) -> FsResult<Vec<u8>> {
         let node = self.nodes.get(id)?;
         let mut state = node.state();
+        state.fresh = None;
         let _watch = self.accounting.watch(&node, &state);
         set(fd)?;
         self.forget_attributes(id);

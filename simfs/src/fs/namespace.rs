@@ -1,4 +1,4 @@
-//! Names: lookup, create, mkdir, mknod, symlink, link, unlink, rmdir, rename.
+//! Names: lookup, create, mkdir, mknod, symlink, link, unlink, rmdir; `rename` stands beside it.
 //!
 //! The kernel holds the directory's inode lock over each request that changes names in it, and the victim's over
 //! unlink and rename. The states of all nodes whose usage changes are locked from the promise to the settlement.
@@ -9,9 +9,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
-use quota::{Bytes, Change, Owner, Reservation, Usage, Want, Watch};
+use quota::{Bytes, Change, Owner, Reservation, Usage, Want};
 
 use super::{Call, Entry, Fs};
 use crate::accounting::{Caller, Wants, change, charged_as};
@@ -20,11 +19,11 @@ use crate::fault;
 use crate::handle::HandleId;
 use crate::node::{Found, Locked, Node, NodeId, Presence, State};
 use crate::shared::flights::Step;
-use crate::sys::file::{self, RenameFlags};
-use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
+use crate::sys::file;
+use crate::sys::stat::{FileKind, Stat, stat_fd};
 use crate::sys::xattr;
 
-use super::again::{removed_before, renamed_before};
+use super::again::removed_before;
 use super::data::{BackingMaker, Opened, own_flags};
 use super::pin::Pin;
 
@@ -39,10 +38,10 @@ pub struct Place<'a> {
 
 /// What a new inode is to be.
 #[derive(Clone, Copy, Debug)]
-struct NewInode {
-    kind: FileKind,
+pub(super) struct NewInode {
+    pub(super) kind: FileKind,
     /// Length of a symbolic link's target.
-    target: u64,
+    pub(super) target: u64,
 }
 
 impl Fs {
@@ -57,8 +56,17 @@ impl Fs {
             return Ok(self.answer(call, found)?);
         }
         let dir = self.nodes.descriptor(&parent)?;
-        let found = self.find(dir.as_fd(), place.name)?;
+        let found = self.find(dir.as_fd(), place.name).inspect_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                self.absent.note(place);
+            }
+        })?;
         Ok(self.answer(call, found)?)
+    }
+
+    /// Whether a name that is about to be made is there already.
+    fn is_there(&self, dir: &OwnedFd, place: Place<'_>) -> bool {
+        !self.absent.take(place) && file::exists_at(dir, place.name)
     }
 
     /// Counts a lookup for the kernel.
@@ -101,13 +109,13 @@ impl Fs {
                 let fd = file::reopen(&path, own_flags(flags))?;
                 (entry, Some(fd))
             }
-            None => self.add_inode(call, place, umask, new, |dir| {
+            None => self.add_inode(call, place, Some(umask), new, |dir| {
                 let fd = file::create_at(dir, place.name, own_flags(flags), mode)?;
                 Ok(Some(fd))
             })?,
         };
         let (handle, opened) = self
-            .open_new(call, room, &entry.node, flags, fd, backing)
+            .open_new(call, room, &entry, flags, fd, backing)
             .inspect_err(|_| self.nodes.forget(entry.node.id(), 1))?;
         Ok((entry, handle, opened))
     }
@@ -127,7 +135,7 @@ impl Fs {
             kind: FileKind::Directory,
             target: 0,
         };
-        let (entry, _) = self.make(call, place, umask, new, |dir| {
+        let (entry, _) = self.make(call, place, Some(umask), new, |dir| {
             file::mkdir_at(dir, place.name, mode).map(|()| None)
         })?;
         Ok(entry)
@@ -149,7 +157,7 @@ impl Fs {
             kind: FileKind::from_mode(mode),
             target: 0,
         };
-        let (entry, _) = self.make(call, place, umask, new, |dir| {
+        let (entry, _) = self.make(call, place, Some(umask), new, |dir| {
             file::mknod_at(dir, place.name, mode, device).map(|()| None)
         })?;
         Ok(entry)
@@ -165,7 +173,7 @@ impl Fs {
             kind: FileKind::Symlink,
             target: length,
         };
-        let (entry, _) = self.make(call, place, 0, new, |dir| {
+        let (entry, _) = self.make(call, place, None, new, |dir| {
             file::symlink_at(target, dir, place.name).map(|()| None)
         })?;
         Ok(entry)
@@ -185,7 +193,7 @@ impl Fs {
         let source = self.nodes.descriptor(&node)?;
         let mut state = parent.state();
         let promise = self.promise_name(call.caller, &parent, &state, &dir, place.name, None)?;
-        if !file::exists_at(&dir, place.name) {
+        if !self.is_there(&dir, place) {
             self.describe(call, Step::Link, place, node.ino());
         }
         let linked = file::link_fd(&source, &dir, place.name);
@@ -261,194 +269,12 @@ impl Fs {
         Ok(())
     }
 
-    /// Renames, as renameat2(2) does.
-    ///
-    /// # Errors
-    /// EDQUOT where the target directory would have to grow and may not; the backing file system's own.
-    pub fn rename(
-        &self,
-        call: Call<'_>,
-        from: Place<'_>,
-        to: Place<'_>,
-        flags: RenameFlags,
-    ) -> FsResult<()> {
-        let old_parent = self.nodes.get(from.parent)?;
-        let new_parent = self.nodes.get(to.parent)?;
-        let old_dir = self.nodes.descriptor(&old_parent)?;
-        let new_dir = self.nodes.descriptor(&new_parent)?;
-        if renamed_before(call, (from, &old_dir), (to, &new_dir)) {
-            return Ok(());
-        }
-        let source = stat_at(old_dir.as_fd(), from.name)?;
-        let victim = self.victim_of_rename(&new_dir, to.name, &source, flags)?;
-        let renamed = self.rename_over(
-            call,
-            (from, &old_parent, &old_dir),
-            (to, &new_parent, &new_dir),
-            (source.ino, victim.as_ref()),
-            flags,
-        );
-        if let Some((node, _)) = victim {
-            self.nodes.tidy(&node);
-        }
-        renamed?;
-        self.follow(&new_dir, to.name)?;
-        if flags.contains(RenameFlags::EXCHANGE) {
-            self.follow(&old_dir, from.name)?;
-        }
-        Ok(())
-    }
-
-    fn rename_over(
-        &self,
-        call: Call<'_>,
-        (from, old_parent, old_dir): (Place<'_>, &Arc<Node>, &OwnedFd),
-        (to, new_parent, new_dir): (Place<'_>, &Arc<Node>, &OwnedFd),
-        (source, victim): (u64, Option<&(Arc<Node>, Stat)>),
-        flags: RenameFlags,
-    ) -> FsResult<()> {
-        let _source = self.watch_source(old_dir, from.name, flags)?;
-        let victim_node = victim.map(|(node, _)| &**node);
-        let mut locked = Locked::new([Some(&**old_parent), Some(&**new_parent), victim_node]);
-        let _watched: smallvec::SmallVec<[_; 3]> =
-            [Some(&**old_parent), Some(&**new_parent), victim_node]
-                .into_iter()
-                .flatten()
-                .map(|node| self.accounting.watch(node, locked.of(node)))
-                .collect();
-        let mut promise = self.promise_rename(
-            call.caller,
-            (new_parent, new_dir),
-            to.name,
-            &mut locked,
-            flags,
-        )?;
-        let pin = match victim {
-            Some((node, _)) => self.pin_if_open(node, locked.of(node))?,
-            None => None,
-        };
-        if flags.contains(RenameFlags::WHITEOUT) {
-            promise.intend(&old_parent.inode_id(), from.name.as_bytes());
-        }
-        self.describe_rename(call, (from, source), to, flags);
-        // Only the whiteout is made, and must not be made for somebody whom the request does not name.
-        let is_needed = flags.contains(RenameFlags::WHITEOUT) || call.caller.is_named();
-        let renamed = is_needed
-            .then(|| Self::identity(call.caller, 0))
-            .transpose()
-            .and_then(|_identity| file::rename_at(old_dir, from.name, new_dir, to.name, flags));
-        fault::point("renamed");
-        match victim {
-            Some((node, stat)) if renamed.is_ok() => {
-                self.last_name_gone(node, locked.of(node), stat, pin);
-            }
-            _ => self.unpin(pin),
-        }
-        let whiteout = if renamed.is_ok() && flags.contains(RenameFlags::WHITEOUT) {
-            Some(self.find(old_dir.as_fd(), from.name)?)
-        } else {
-            None
-        };
-        self.settle_rename(
-            promise,
-            &mut locked,
-            whiteout,
-            &[(old_parent, old_dir), (new_parent, new_dir)],
-        )?;
-        Ok(renamed?)
-    }
-
-    /// Where a rename leaves a new inode under the old name, the journal must know the one that is there before.
-    fn watch_source(
-        &self,
-        dir: &OwnedFd,
-        name: &OsStr,
-        flags: RenameFlags,
-    ) -> io::Result<Option<Watch>> {
-        if !flags.contains(RenameFlags::WHITEOUT) {
-            return Ok(None);
-        }
-        let node = self.nodes.intern(self.find(dir.as_fd(), name)?)?;
-        let watch = self.accounting.watch(&node, &node.state());
-        self.nodes.tidy(&node);
-        Ok(Some(watch))
-    }
-
-    /// The inode whose last name a rename removes.
-    fn victim_of_rename(
-        &self,
-        dir: &OwnedFd,
-        name: &OsStr,
-        source: &Stat,
-        flags: RenameFlags,
-    ) -> FsResult<Option<(Arc<Node>, Stat)>> {
-        if flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE) {
-            return Ok(None);
-        }
-        let found = match self.find(dir.as_fd(), name) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let last = found.stat.nlink <= 1 || found.stat.kind() == FileKind::Directory;
-        if !last || found.stat.ino == source.ino {
-            return Ok(None);
-        }
-        let stat = found.stat;
-        Ok(Some((self.nodes.intern(found)?, stat)))
-    }
-
-    fn promise_rename(
-        &self,
-        caller: Caller,
-        (parent, dir): (&Node, &OwnedFd),
-        name: &OsStr,
-        locked: &mut Locked<'_>,
-        flags: RenameFlags,
-    ) -> FsResult<Reservation> {
-        let whiteout = flags.contains(RenameFlags::WHITEOUT).then_some(NewInode {
-            kind: FileKind::CharDevice,
-            target: 0,
-        });
-        if flags.contains(RenameFlags::EXCHANGE) || file::exists_at(dir, name) {
-            // The entry is there already: no directory grows.
-            let wants = self.wants_of_new(caller, parent, locked.of(parent), whiteout, true);
-            return self
-                .accounting
-                .reserve(caller, &[], &wants, || Ok(wants.clone()));
-        }
-        self.promise_name(caller, parent, locked.of(parent), dir, name, whiteout)
-    }
-
-    fn settle_rename(
-        &self,
-        promise: Reservation,
-        locked: &mut Locked<'_>,
-        whiteout: Option<Found>,
-        parents: &[(&Arc<Node>, &OwnedFd); 2],
-    ) -> FsResult<()> {
-        let mut changes: smallvec::SmallVec<[Change; 3]> = smallvec::SmallVec::new();
-        if let Some(found) = whiteout {
-            changes.push(Change {
-                inode: found.inode_id(),
-                before: None,
-                after: Some(charged_as(&found.stat)),
-            });
-        }
-        for (node, dir) in parents {
-            let seen = stat_fd(dir.as_fd())?;
-            changes.push(change(node, locked.of(node), Some(&seen)));
-        }
-        self.accounting.settle_changes(promise, &changes);
-        Ok(())
-    }
-
     /// Creates an inode, unless a dead daemon has done so for this very call.
     fn make(
         &self,
         call: Call<'_>,
         place: Place<'_>,
-        umask: u32,
+        umask: Option<u32>,
         new: NewInode,
         make: impl FnOnce(&OwnedFd) -> io::Result<Option<OwnedFd>>,
     ) -> FsResult<(Entry, Option<OwnedFd>)> {
@@ -463,7 +289,7 @@ impl Fs {
         &self,
         call: Call<'_>,
         place: Place<'_>,
-        umask: u32,
+        umask: Option<u32>,
         new: NewInode,
         make: impl FnOnce(&OwnedFd) -> io::Result<Option<OwnedFd>>,
     ) -> FsResult<(Entry, Option<OwnedFd>)> {
@@ -473,7 +299,7 @@ impl Fs {
         let mut state = parent.state();
         let mut promise =
             self.promise_name(caller, &parent, &state, &dir, place.name, Some(new))?;
-        if !file::exists_at(&dir, place.name) {
+        if !self.is_there(&dir, place) {
             promise.intend(&parent.inode_id(), place.name.as_bytes());
             self.describe(call, Step::Make, place, 0);
         }
@@ -515,11 +341,12 @@ impl Fs {
             },
         ];
         self.accounting.settle_changes(promise, &changes);
+        state.fresh = Some(Box::new(seen));
         Ok((entry, fd))
     }
 
     /// Promises what one more name, and the inode behind it, may take.
-    fn promise_name(
+    pub(super) fn promise_name(
         &self,
         caller: Caller,
         parent: &Node,
@@ -547,7 +374,7 @@ impl Fs {
         })
     }
 
-    fn wants_of_new(
+    pub(super) fn wants_of_new(
         &self,
         caller: Caller,
         parent: &Node,
@@ -581,19 +408,29 @@ impl Fs {
     ) -> FsResult<()> {
         let seen = stat_fd(dir.as_fd())?;
         self.accounting.settle(parent, state, promise, &seen);
+        state.fresh = Some(Box::new(seen));
         Ok(())
     }
 
     /// A directory that lost a name may have become smaller.
     fn refresh_parent(&self, parent: &Node, state: &mut State, dir: &OwnedFd) {
+        state.fresh = None;
         if let Ok(seen) = stat_fd(dir.as_fd()) {
             self.accounting.record(parent, state, &seen);
+            state.fresh = Some(Box::new(seen));
         }
     }
 
     /// The last name of an inode is gone: it stays charged while it is open, and no longer.
-    fn last_name_gone(&self, node: &Node, state: &mut State, stat: &Stat, pin: Option<Pin>) {
+    pub(super) fn last_name_gone(
+        &self,
+        node: &Node,
+        state: &mut State,
+        stat: &Stat,
+        pin: Option<Pin>,
+    ) {
         self.nodes.drop_descriptor(node);
+        state.fresh = None;
         if state.open.is_some() {
             state.presence = Presence::Unlinked;
             if let Some(pin) = pin {

@@ -53,6 +53,7 @@ impl Fs {
         let fd = self.descriptor_of(&open)?;
         let length = u64::try_from(request.data.len()).map_err(|_| FsError::Invalid)?;
         let end = request.offset.checked_add(length).ok_or(FsError::Invalid)?;
+        open.note_change();
         if open.direct {
             node.pass_cache();
         }

@@ -66,6 +66,7 @@ impl Fs {
             }
         }
         let mut state = node.state();
+        state.fresh = None;
         let owner = state.owner().ok_or(FsError::UnknownNode(id))?;
         let length = u64::try_from(value.len()).map_err(|_| FsError::Invalid)?;
         let space = self.accounting.growth().attribute(length);
@@ -107,6 +108,7 @@ impl Fs {
             self.describe(call, Step::RemoveAttribute, place, 0);
         }
         let mut state = node.state();
+        state.fresh = None;
         let _watch = self.accounting.watch(&node, &state);
         let result = xattr::remove(fd.as_fd(), name);
         fault::point("attribute");

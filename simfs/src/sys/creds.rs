@@ -5,8 +5,9 @@
 //!
 //! Invariants:
 //! 1. A thread that acts for others has called [`prepare_thread`]; otherwise [`Identity::assume`] refuses.
-//! 2. Outside an [`Identity`] a prepared thread is 0:0, without supplementary groups, with umask 0.
-//! 3. A root caller without groups and umask costs no system call.
+//! 2. Outside an [`Identity`] a prepared thread is 0:0, without supplementary groups. Its umask stays that of the last
+//!    one: whatever makes a file does so within an identity that says its umask.
+//! 3. A root caller without groups, and with the umask of the last one, costs no system call.
 //!
 //! What the kept capabilities change for the caller: with CAP_FSETID the kernel does not take the setgid bit from a
 //! file made in a setgid directory by a stranger to its group, nor setuid and setgid bits from a file that is
@@ -27,42 +28,58 @@ pub const GROUPS_MAX: usize = 65536;
 
 thread_local! {
     static PREPARED: Cell<bool> = const { Cell::new(false) };
+    /// The umask of a prepared thread.
+    static UMASK: Cell<u32> = const { Cell::new(0) };
+    /// The ids that were last seen to be in force after they had been set: they can be set again unseen.
+    static PROVEN: Cell<Ids> = const { Cell::new(OWN) };
 }
+
+/// A user and a group.
+type Ids = (u32, u32);
+
+/// The daemon's own.
+const OWN: Ids = (0, 0);
 
 /// The thread acts as a caller as long as this lives.
 #[must_use = "the caller's identity ends when this is dropped"]
 #[derive(Debug)]
 pub struct Identity {
-    ids: bool,
+    ids: Option<Ids>,
     groups: bool,
-    umask: bool,
     /// The identity belongs to the thread: this must not leave it.
     thread: PhantomData<*const ()>,
 }
 
 impl Identity {
-    /// Makes the calling thread act as this user and group with this umask. Identities do not nest.
+    /// Makes the calling thread act as this user and group with this umask; `None` where nothing is made that has a mode.
+    /// Identities do not nest.
     ///
     /// `EPERM` on a thread that is not prepared, `EINVAL` for the all-ones id; nothing is changed then.
-    pub fn assume(uid: u32, gid: u32, umask: u32) -> io::Result<Self> {
+    pub fn assume(uid: u32, gid: u32, umask: Option<u32>) -> io::Result<Self> {
         Self::take_on(uid, gid, None, umask)
     }
 
     /// The same with supplementary groups, for the few operations in which they decide something.
-    pub fn assume_with_groups(uid: u32, gid: u32, groups: &[Gid], umask: u32) -> io::Result<Self> {
+    pub fn assume_with_groups(
+        uid: u32,
+        gid: u32,
+        groups: &[Gid],
+        umask: Option<u32>,
+    ) -> io::Result<Self> {
         Self::take_on(uid, gid, Some(groups), umask)
     }
 
-    fn take_on(uid: u32, gid: u32, groups: Option<&[Gid]>, umask: u32) -> io::Result<Self> {
+    fn take_on(uid: u32, gid: u32, groups: Option<&[Gid]>, umask: Option<u32>) -> io::Result<Self> {
         let mut taken = Self {
-            ids: false,
+            ids: None,
             groups: false,
-            umask: false,
             thread: PhantomData,
         };
-        let umask = umask & 0o777;
-        let has_ids = uid != 0 || gid != 0;
-        if !has_ids && groups.is_none() && umask == 0 {
+        let ids = (uid, gid);
+        let umask = umask
+            .map(|umask| umask & 0o777)
+            .filter(|&umask| umask != UMASK.get());
+        if ids == OWN && groups.is_none() && umask.is_none() {
             return Ok(taken);
         }
         if !PREPARED.get() {
@@ -71,18 +88,18 @@ impl Identity {
         if uid == u32::MAX || gid == u32::MAX {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        // Each mark is set first, so that a failure half way is undone by the drop.
+        if let Some(umask) = umask {
+            rustix::process::umask(Mode::from_raw_mode(umask));
+            UMASK.set(umask);
+        }
         if let Some(groups) = groups {
+            // First, so that a failure half way is undone by the drop.
             taken.groups = true;
             set_groups(groups)?;
         }
-        if has_ids {
-            taken.ids = true;
-            set_ids(uid, gid)?;
-        }
-        if umask != 0 {
-            taken.umask = true;
-            rustix::process::umask(Mode::from_raw_mode(umask));
+        if ids != OWN {
+            set_ids(OWN, ids)?;
+            taken.ids = Some(ids);
         }
         Ok(taken)
     }
@@ -90,10 +107,7 @@ impl Identity {
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        if self.umask {
-            rustix::process::umask(Mode::empty());
-        }
-        let restored = if self.ids { set_ids(0, 0) } else { Ok(()) };
+        let restored = self.ids.map_or(Ok(()), |ids| set_ids(ids, OWN));
         let emptied = if self.groups { set_groups(&[]) } else { Ok(()) };
         if let Err(error) = restored.and(emptied) {
             // Going back to 0:0 needs what going forth needed. Should it fail all the same, the thread must not act for
@@ -122,10 +136,10 @@ pub fn prepare_thread() -> io::Result<()> {
     }
     set_groups(&[])?;
     rustix::process::umask(Mode::empty());
+    UMASK.set(0);
     // A trial: setfsuid(2) itself never says that it failed.
-    let trial = set_ids(1, 1);
-    set_ids(0, 0)?;
-    trial?;
+    set_ids(OWN, (1, 1))?;
+    set_ids((1, 1), OWN)?;
     PREPARED.set(true);
     Ok(())
 }
@@ -169,24 +183,35 @@ impl Drop for FsetidGuard {
     }
 }
 
-/// Sets both file-system ids and makes sure of it.
-fn set_ids(uid: u32, gid: u32) -> io::Result<()> {
-    set_fs_id(libc::SYS_setfsgid, gid);
-    set_fs_id(libc::SYS_setfsuid, uid);
+/// Sets both file-system ids and makes sure of it: of ids that are new to the thread by asking for them, and each time
+/// that those before were in force. After a failure they are the daemon's own.
+fn set_ids(before: Ids, ids: Ids) -> io::Result<()> {
+    let replaced = replace_ids(ids);
+    let is_proven = ids == OWN || ids == PROVEN.get();
     // The all-ones id changes nothing and so asks only.
-    let gid_now = set_fs_id(libc::SYS_setfsgid, u32::MAX);
-    let uid_now = set_fs_id(libc::SYS_setfsuid, u32::MAX);
-    if (uid_now, gid_now) == (uid.into(), gid.into()) {
+    if replaced == before && (is_proven || replace_ids((u32::MAX, u32::MAX)) == ids) {
+        PROVEN.set(if ids == OWN { before } else { ids });
         Ok(())
     } else {
+        PROVEN.set(OWN);
+        replace_ids(OWN);
         Err(io::Error::from_raw_os_error(libc::EPERM))
     }
 }
 
+/// Sets both ids of this thread; returns those before.
+fn replace_ids((uid, gid): Ids) -> Ids {
+    let gid = set_fs_id(libc::SYS_setfsgid, gid);
+    let uid = set_fs_id(libc::SYS_setfsuid, uid);
+    (uid, gid)
+}
+
 /// Sets one id of this thread; returns the one before.
-fn set_fs_id(call: libc::c_long, id: u32) -> libc::c_long {
+fn set_fs_id(call: libc::c_long, id: u32) -> u32 {
     // SAFETY: the call takes a number and changes nothing but this thread's credentials.
-    unsafe { libc::syscall(call, id) & 0xffff_ffff }
+    let before = unsafe { libc::syscall(call, id) };
+    // An id is 32 bits wide, and -1 where it comes back as none.
+    u32::try_from(before & 0xffff_ffff).unwrap_or(u32::MAX)
 }
 
 /// Sets the supplementary groups of this thread alone (the C library's function would change all threads).
@@ -204,7 +229,9 @@ fn set_groups(groups: &[Gid]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::file::{chmod, chown, create_at, mkdir_at, open_dir_path, symlink_at};
+    use crate::sys::file::{
+        chmod, chown, create_at, mkdir_at, open_dir_path, symlink_at, unlink_at,
+    };
     use crate::sys::stat::{Stat, stat_at};
     use std::ffi::OsStr;
     use std::os::fd::OwnedFd;
@@ -238,7 +265,7 @@ mod tests {
     fn what_a_caller_makes_is_the_callers_even_where_it_may_not_write() {
         let (_area, dir) = foreign_dir(0o700);
         on_prepared_thread(|| {
-            let caller = Identity::assume(1000, 1001, 0).unwrap();
+            let caller = Identity::assume(1000, 1001, Some(0)).unwrap();
             let stat = create(&dir, "f", 0o666);
             assert_eq!(
                 (stat.uid, stat.gid, stat.permissions()),
@@ -257,19 +284,53 @@ mod tests {
     }
 
     #[test]
-    fn umask_and_groups_end_with_the_identity_and_stay_in_the_thread() {
+    fn callers_in_turn_are_never_taken_for_each_other() {
+        let (_area, dir) = foreign_dir(0o700);
+        on_prepared_thread(|| {
+            let callers = [(5, 6), (5, 6), (5, 7), (0, 7), (0, 0), (5, 6), (6, 5)];
+            for (number, (uid, gid)) in callers.into_iter().enumerate() {
+                let caller = Identity::assume(uid, gid, Some(0)).unwrap();
+                let stat = create(&dir, &number.to_string(), 0o600);
+                drop(caller);
+                assert_eq!((stat.uid, stat.gid), (uid, gid), "{number}");
+            }
+        });
+    }
+
+    #[test]
+    fn ids_that_were_not_in_force_end_the_threads_service() {
+        on_prepared_thread(|| {
+            let caller = Identity::assume(5, 6, None).unwrap();
+            replace_ids((7, 7));
+            drop(caller);
+            assert_eq!(replace_ids((u32::MAX, u32::MAX)), OWN);
+            let refused = Identity::assume(5, 6, None).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+        });
+    }
+
+    #[test]
+    fn each_identity_has_its_umask_and_groups_end_with_it() {
         let (_area, dir) = foreign_dir(0o755);
         let groups = [Gid::new(5000), Gid::new(5001)];
         on_prepared_thread(|| {
-            let caller = Identity::assume_with_groups(0, 0, &groups, 0o027).unwrap();
+            let caller = Identity::assume_with_groups(0, 0, &groups, Some(0o027)).unwrap();
             assert_eq!(create(&dir, "f", 0o666).permissions(), 0o640);
             assert_eq!(own_groups(), vec![5000, 5001]);
             on_prepared_thread(|| assert_eq!(own_groups(), Vec::<u32>::new()));
             assert_eq!(own_groups(), vec![5000, 5001]);
             assert_eq!(create(&dir, "still", 0o666).permissions(), 0o640);
             drop(caller);
-            assert_eq!(create(&dir, "g", 0o666).permissions(), 0o666);
             assert_eq!(own_groups(), Vec::<u32>::new());
+            for (umask, mode) in [(0, 0o666), (0o027, 0o640), (0o027, 0o640), (0o1077, 0o600)] {
+                let _caller = Identity::assume(0, 0, Some(umask)).unwrap();
+                assert_eq!(create(&dir, "g", 0o666).permissions(), mode);
+                unlink_at(&dir, OsStr::new("g"), false).unwrap();
+            }
+            on_prepared_thread(|| {
+                let _caller = Identity::assume(0, 0, Some(0)).unwrap();
+                assert_eq!(create(&dir, "other", 0o666).permissions(), 0o666);
+            });
         });
     }
 
@@ -289,15 +350,18 @@ mod tests {
         let errno = |refused: io::Result<Identity>| refused.unwrap_err().raw_os_error();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                assert_eq!(errno(Identity::assume(1000, 1000, 0)), Some(libc::EPERM));
+                assert_eq!(errno(Identity::assume(1000, 1000, None)), Some(libc::EPERM));
                 assert!(
-                    Identity::assume(0, 0, 0).is_ok(),
+                    Identity::assume(0, 0, Some(0)).is_ok(),
                     "root costs nothing and needs nothing"
                 );
             });
         });
         on_prepared_thread(|| {
-            assert_eq!(errno(Identity::assume(u32::MAX, 0, 0)), Some(libc::EINVAL));
+            assert_eq!(
+                errno(Identity::assume(u32::MAX, 0, None)),
+                Some(libc::EINVAL)
+            );
         });
     }
 
@@ -305,7 +369,7 @@ mod tests {
     fn a_strangers_setgid_bit_goes_without_fsetid() {
         let (_area, dir) = foreign_dir(0o2777);
         on_prepared_thread(|| {
-            let caller = Identity::assume(1000, 1000, 0).unwrap();
+            let caller = Identity::assume(1000, 1000, Some(0)).unwrap();
             let kept = create(&dir, "kept", 0o2771);
             let guard = without_fsetid().unwrap();
             let taken = create(&dir, "taken", 0o2771);

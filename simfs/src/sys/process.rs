@@ -159,7 +159,7 @@ mod tests {
             scope.spawn(|| {
                 creds::prepare_thread().unwrap();
                 let own = own_thread();
-                let caller = Identity::assume_with_groups(0, 0, &groups, 0).unwrap();
+                let caller = Identity::assume_with_groups(0, 0, &groups, None).unwrap();
                 assert_eq!(look.groups(own).unwrap().get(1..).unwrap(), groups);
                 drop(caller);
                 assert_eq!(look.groups(own).unwrap().len(), 1);
