@@ -311,16 +311,17 @@ impl Inner {
     /// Gives a promise back and takes changes in.
     fn apply(&self, back: &Charges, changes: &[Change], ended: &Ended) {
         let moves = Moves::of(back, changes);
+        let mut intent = ended.intent;
         // In one step with the totals: a commit is before both or after both.
-        let announce = || {
-            if !changes.is_empty() {
-                self.journal.settle(changes);
+        let mut announce = || {
+            if !changes.is_empty() && self.journal.settle(changes, intent) {
+                intent = None;
             }
         };
-        if !self.ledger.apply_at_once(&moves, announce) {
+        if !self.ledger.apply_at_once(&moves, &mut announce) {
             self.apply_by_rules(&moves, announce);
         }
-        self.journal.end(&ended.touched, ended.intent);
+        self.journal.end(&ended.touched, intent);
     }
 
     fn apply_by_rules(&self, moves: &Moves, announce: impl FnOnce()) {

@@ -61,9 +61,12 @@ pub struct Identity {
     pub session: u64,
 }
 
-/// The place of a name that is about to be made.
+/// A name that is about to be made: where the journal says so, and a number that it gives once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IntentSlot(pub(crate) usize);
+pub struct IntentSlot {
+    pub(crate) place: usize,
+    pub(crate) number: u64,
+}
 
 /// Remembers touched inodes beyond the life of the process.
 pub trait Journal: Send + Sync {
@@ -76,8 +79,9 @@ pub trait Journal: Send + Sync {
         None
     }
 
-    /// The totals are about to take these changes in.
-    fn settle(&self, changes: &[Change]);
+    /// The totals are about to take these changes in. One of them may be the inode that was made under a name; returns
+    /// whether the end of that is remembered with the change, so that [`Journal::end`] need not hear of it.
+    fn settle(&self, changes: &[Change], intent: Option<IntentSlot>) -> bool;
 
     /// What was begun for these inodes has ended; the name that was to be made is made, or never will be.
     fn end(&self, touched: &[InodeId], intent: Option<IntentSlot>) {
@@ -120,7 +124,9 @@ pub struct NoJournal;
 impl Journal for NoJournal {
     fn begin(&self, _touched: &[(InodeId, Option<Charged>)]) {}
 
-    fn settle(&self, _changes: &[Change]) {}
+    fn settle(&self, _changes: &[Change], _intent: Option<IntentSlot>) -> bool {
+        true
+    }
 
     fn rotate(&self, _epoch: Epoch) {}
 

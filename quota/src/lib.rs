@@ -56,7 +56,7 @@ pub use event::{Event, EventKind, EventSink, NoEvents};
 pub use grace::{Deadlines, GracePeriod, GracePeriods, Timestamp};
 pub use info::VeInfo;
 pub use inode::{Charged, InodeId};
-pub use journal::{Epoch, FileJournal, Journal, NoJournal};
+pub use journal::{Epoch, FileJournal, IntentSlot, Journal, NoJournal};
 pub use limit::{Limit, Limits, LimitsChange, Setting};
 pub use reservation::{Accounts, Change, Reservation, Want};
 pub use scope::{PerScope, Scope};

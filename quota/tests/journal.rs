@@ -10,7 +10,9 @@
 use std::collections::HashMap;
 
 use quota::journal::{Identity, Image};
-use quota::{Bytes, Change, Charged, Epoch, FileJournal, InodeId, Journal, Owner, Usage, VeId};
+use quota::{
+    Bytes, Change, Charged, Epoch, FileJournal, InodeId, IntentSlot, Journal, Owner, Usage, VeId,
+};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -36,11 +38,39 @@ impl Bench {
     }
 
     fn settle(&self, number: u64, before: u64, after: u64) {
-        self.journal.settle(&[Change {
+        let change = Change {
             inode: inode(number),
             before: charged(before),
             after: charged(after),
-        }]);
+        };
+        self.journal.settle(&[change], None);
+    }
+
+    /// A name is about to be made.
+    fn intend(&self, name: &str) -> IntentSlot {
+        self.journal.intend(&inode(1), name.as_bytes()).unwrap()
+    }
+
+    /// A new inode is there, under the name; whether that is all there is to say.
+    fn settle_new(&self, number: u64, slot: IntentSlot) -> bool {
+        let directory = Change {
+            inode: inode(1),
+            before: charged(10),
+            after: charged(11),
+        };
+        let new = Change {
+            inode: inode(number),
+            before: None,
+            after: charged(1),
+        };
+        self.journal.settle(&[directory, new], Some(slot))
+    }
+
+    /// The names that somebody was about to make, if the process died now.
+    fn intents(&self) -> Vec<String> {
+        let image = Image::read(&self.dir.path().join("journal"), &identity()).unwrap();
+        let name = |(_, name): (_, &[u8])| String::from_utf8(name.to_vec()).unwrap();
+        image.intents().map(name).collect()
     }
 
     /// What a store at this epoch would have to look at, if the process died now.
@@ -127,6 +157,78 @@ fn a_recount_that_restates_an_inode_does_not_change_what_the_present_epoch_says(
     assert_eq!(bench.touched(2), [(inode(1), charged(15))].into());
 }
 
+#[test]
+fn the_record_of_what_was_made_ends_the_intent() {
+    let bench = Bench::new();
+    bench.journal.begin(&[(inode(1), charged(10))]);
+    let (first, second) = (bench.intend("first"), bench.intend("second"));
+    assert_eq!(bench.intents(), ["first", "second"]);
+    assert!(bench.settle_new(2, first));
+    assert_eq!(bench.intents(), ["second"]);
+    // The place is used again.
+    let third = bench.intend("third");
+    assert_eq!(bench.intents(), ["third", "second"]);
+    // Nothing was made: there is no record that could say so.
+    bench.journal.end(&[], Some(second));
+    assert_eq!(bench.intents(), ["third"]);
+    // An inode that the journal knows gets no record.
+    bench.journal.begin(&[(inode(3), None)]);
+    assert!(!bench.settle_new(3, third));
+    assert_eq!(bench.intents(), ["third"]);
+    bench.journal.end(&[], Some(third));
+    assert!(bench.intents().is_empty());
+}
+
+#[test]
+fn an_inode_that_was_there_before_ends_no_intent() {
+    let bench = Bench::new();
+    let slot = bench.intend("name");
+    let change = Change {
+        inode: inode(9),
+        before: charged(5),
+        after: charged(6),
+    };
+    assert!(!bench.journal.settle(&[change], Some(slot)));
+    assert_eq!(bench.intents(), ["name"]);
+}
+
+/// The records of an epoch are written over after the commit; what they ended does not begin again.
+#[test]
+fn an_intent_that_ended_is_not_alive_again_after_a_commit() {
+    let bench = Bench::new();
+    bench.journal.begin(&[(inode(1), charged(10))]);
+    let (ended, going_on) = (bench.intend("ended"), bench.intend("going on"));
+    assert!(bench.settle_new(2, ended));
+    for epoch in 1..4 {
+        bench.journal.rotate(Epoch::new(epoch));
+        bench.journal.carry();
+        bench.journal.committed(Epoch::new(epoch));
+        // More than one chunk: all that was freed is used again.
+        for number in 0..2000 {
+            let touched = inode(1000 * 1000 * epoch + number);
+            bench.journal.begin(&[(touched, None)]);
+            bench.journal.end(&[touched], None);
+        }
+        assert_eq!(bench.intents(), ["going on"], "{epoch}");
+    }
+    assert!(bench.settle_new(3, going_on));
+    assert!(bench.intents().is_empty());
+}
+
+/// A commit comes between the making of a name and its end.
+#[test]
+fn what_ends_in_the_next_epoch_is_ended_there() {
+    let bench = Bench::new();
+    bench.journal.begin(&[(inode(1), charged(10))]);
+    let slot = bench.intend("name");
+    bench.journal.rotate(Epoch::new(1));
+    bench.journal.carry();
+    assert!(bench.settle_new(2, slot));
+    bench.journal.committed(Epoch::new(1));
+    assert!(bench.intents().is_empty());
+    assert_eq!(bench.touched(1).get(&inode(2)), Some(&None));
+}
+
 /// Where the places of names and of records start, and how long they are.
 const NAMES: (usize, usize) = (4096, 512);
 const RECORDS: (usize, usize) = (36_864, 128);
@@ -181,7 +283,7 @@ fn no_place_can_be_emptied_in_silence() {
 fn a_journal_of_another_release_is_foreign() {
     let bench = Bench::new();
     bench.journal.begin(&[(inode(1), charged(10))]);
-    for format in [0, 1, 3_u32] {
+    for format in [0, 1, 2, 4_u32] {
         is_named(&bench, "of another release", |bytes| {
             bytes[8..12].copy_from_slice(&format.to_le_bytes());
             let crc = crc32fast::hash(&bytes[..4092]);

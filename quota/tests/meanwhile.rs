@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use quota::store::memory::MemoryStore;
 use quota::store::{Batch, Entry};
 use quota::{
-    Bytes, Change, Charged, Engine, Environment, Epoch, GracePeriod, InodeId, Journal, Limit,
-    Limits, LimitsChange, ManualClock, Owner, Scope, Setup, Store, StoreError, Subject, Tally,
-    Timestamp, Uid, Usage, VeId, Want,
+    Bytes, Change, Charged, Engine, Environment, Epoch, GracePeriod, InodeId, IntentSlot, Journal,
+    Limit, Limits, LimitsChange, ManualClock, Owner, Scope, Setup, Store, StoreError, Subject,
+    Tally, Timestamp, Uid, Usage, VeId, Want,
 };
 
 const OWNER: Owner = Owner::new(5, 6);
@@ -125,7 +125,9 @@ struct AtTheCut(Mutex<Option<Work>>);
 impl Journal for AtTheCut {
     fn begin(&self, _touched: &[(InodeId, Option<Charged>)]) {}
 
-    fn settle(&self, _changes: &[Change]) {}
+    fn settle(&self, _changes: &[Change], _intent: Option<IntentSlot>) -> bool {
+        true
+    }
 
     fn rotate(&self, _epoch: Epoch) {}
 

@@ -10,12 +10,14 @@
 //! 2. Between `rotate` and the end of the commit the store may be at the old epoch or the new one: the records of both
 //!    are there.
 //! 3. A write that fails turns the journal unsound, which the header says from then on: a recount is due.
+//! 4. A name that is about to be made is written before it is made. What says that this has ended is, where the new inode
+//!    gets its record then, that record: both are known after one write, or neither.
 //!
 //! A new epoch begins at once, whatever the number of inodes: those that may still change are carried over a stride at a
 //! time, before the commit is made, and earlier where one of them is about to change.
 //!
 //! Bound: the records of the epochs since the last durable commit. A commit is asked for above [`CROWD`] new ones.
-//! Lock order: after the ledger's; parts, all of them only in order, before `tail`.
+//! Lock order: after the ledger's; parts, all of them only in order, before `tail`. `intents` is a leaf.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -27,13 +29,15 @@ use crate::reservation::Change;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-use super::format::{Entry, INTENT, Intent, RECORD, free_place, intent_start};
+use super::format::{Entry, RECORD};
 use super::{Epoch, Identity, IntentSlot, Journal};
 
+mod intents;
 mod known;
 mod tail;
 
-use known::{Inode, Known, Touched};
+use intents::Intents;
+use known::{First, Inode, Known, Touched};
 use tail::Tail;
 
 /// New records above which a commit is asked for.
@@ -54,6 +58,7 @@ pub struct FileJournal {
     /// Inodes by number. Before `tail` in the lock order; all of them only in order.
     parts: [Mutex<Known>; PARTS],
     tail: Mutex<Tail>,
+    intents: Mutex<Intents>,
 }
 
 impl FileJournal {
@@ -77,6 +82,7 @@ impl FileJournal {
             sound: AtomicBool::new(true),
             fresh: AtomicUsize::new(0),
             parts: Default::default(),
+            intents: Mutex::default(),
         })
     }
 
@@ -134,9 +140,9 @@ impl FileJournal {
     }
 
     /// Names an inode for the first time in this epoch.
-    fn first_touch(&self, part: &mut Known, inode: InodeId, held: Option<Charged>, known: Inode) {
+    fn first_touch(&self, part: &mut Known, first: First) {
         if self.is_sound() {
-            let entry = part.insert(inode, held, known);
+            let entry = part.insert(first);
             self.fresh.fetch_add(1, Ordering::Relaxed);
             self.append(&[entry]);
         }
@@ -162,7 +168,13 @@ impl Journal for FileJournal {
             let mut part = self.part(&inode);
             let pin = |known: &mut Inode| known.pins = known.pins.saturating_add(1);
             if !self.touch(&mut part, &inode, pin) {
-                self.first_touch(&mut part, inode, charged, Inode { charged, pins: 1 });
+                let first = First {
+                    inode,
+                    held: charged,
+                    known: Inode { charged, pins: 1 },
+                    ends: None,
+                };
+                self.first_touch(&mut part, first);
             }
         }
     }
@@ -171,49 +183,44 @@ impl Journal for FileJournal {
         if !self.is_sound() {
             return None;
         }
-        let mut tail = self.tail.lock();
-        let free = tail
-            .free_intents
-            .pop()
-            .map(|slot| (slot, intent_start(slot)));
-        let place = free.and_then(|(slot, at)| Some((slot, at, Intent::encode(parent, name, at)?)));
-        let Some((slot, at, bytes)) = place else {
-            self.give_up(
-                &tail,
-                &io::Error::other("more operations in flight than it has room for"),
-            );
-            return None;
-        };
-        drop(tail);
-        if let Err(error) = self.file.write_all_at(&bytes, at) {
-            self.give_up(&self.tail.lock(), &error);
-        }
-        Some(IntentSlot(slot))
+        let written = self.intents.lock().write(&self.file, parent, name);
+        written
+            .inspect_err(|error| self.give_up(&self.tail.lock(), error))
+            .ok()
     }
 
-    fn settle(&self, changes: &[Change]) {
+    fn settle(&self, changes: &[Change], intent: Option<IntentSlot>) -> bool {
+        let mut ending = intent;
         for change in changes {
             let mut part = self.part(&change.inode);
             let (before, charged) = (change.before, change.after);
             let known = self.touch(&mut part, &change.inode, |known| known.charged = charged);
             if !known && before != charged {
-                let known = Inode { charged, pins: 0 };
-                self.first_touch(&mut part, change.inode, before, known);
+                // What was there before was not made under the name.
+                let ended = ending.take_if(|_| before.is_none());
+                let first = First {
+                    inode: change.inode,
+                    held: before,
+                    known: Inode { charged, pins: 0 },
+                    ends: ended.map(|slot| slot.number),
+                };
+                self.first_touch(&mut part, first);
+                if let Some(slot) = ended {
+                    self.intents.lock().end_by_record(slot);
+                }
             }
         }
+        ending.is_none()
     }
 
     fn end(&self, touched: &[InodeId], intent: Option<IntentSlot>) {
         for inode in touched {
             self.part(inode).unpin(inode);
         }
-        if let Some(IntentSlot(slot)) = intent {
-            let at = intent_start(slot);
-            let freed = self.file.write_all_at(&free_place::<INTENT>(at), at);
-            let mut tail = self.tail.lock();
-            match freed {
-                Ok(()) => tail.free_intents.push(slot),
-                Err(error) => self.give_up(&tail, &error),
+        if let Some(slot) = intent {
+            let ended = self.intents.lock().end(&self.file, slot);
+            if let Err(error) = ended {
+                self.give_up(&self.tail.lock(), &error);
             }
         }
     }
@@ -246,7 +253,11 @@ impl Journal for FileJournal {
     }
 
     fn committed(&self, epoch: Epoch) {
+        let cleared = self.intents.lock().clear_void(&self.file);
         let mut tail = self.tail.lock();
+        if let Err(error) = cleared {
+            self.give_up(&tail, &error);
+        }
         if let Err(error) = tail.committed(&self.file, epoch, self.is_sound()) {
             self.give_up(&tail, &error);
         }

@@ -2,14 +2,18 @@
 //! ```text
 //! 0      header, 4096: magic u64 | format u32 | VE u32 | session u64 | chunks u32 | state u32 | boot id, 64 | zeros | CRC
 //! 4096   64 intents of 512: tag u8 | handle length u8 | name length u16 | handle type i32 | inode u64 | handle, 40
-//!                           | name, 255 | zeros | CRC
+//!                           | number u64 | name, 255 | zeros | CRC
 //! 36864  chunks of 512 records of 128: tag u8 | exists u8 | handle length u8 | 0 | handle type i32 | inode u64
-//!                           | handle, 40 | uid u32 | gid u32 | space u64 | inodes u64 | epoch u64 | zeros | CRC
+//!                           | handle, 40 | uid u32 | gid u32 | space u64 | inodes u64 | epoch u64 | ends u64 | zeros | CRC
 //! ```
 //! The tag is 1 where something is written and 2 where the place is free; the rest of a free place is zeros, CRC apart. The
 //! CRC of an intent or a record covers its place in the file, too. So zeros are damage, and so is what belongs elsewhere.
 //!
-//! Format 1 had zeros for free places: what was overwritten by zeros was lost in silence.
+//! An intent counts until its place is marked free, or a record, of whatever epoch, ends the intent with this number; 0 ends
+//! none.
+//!
+//! Format 1 had zeros for free places: what was overwritten by zeros was lost in silence. Format 2 had no numbers: each
+//! place of an intent was marked free, with a write of its own.
 
 use crate::inode::{Charged, InodeId};
 use crate::subject::{Owner, VeId};
@@ -36,7 +40,7 @@ const NAME_MAX: usize = 255;
 const BOOT_MAX: usize = 64;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"simfs-jn");
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// First byte of a place where something is written.
 const USED: u8 = 1;
@@ -80,12 +84,16 @@ pub(super) struct Entry {
     pub(super) inode: InodeId,
     pub(super) charged: Option<Charged>,
     pub(super) epoch: Epoch,
+    /// The intent that led to this inode, by its number.
+    pub(super) ends: Option<u64>,
 }
 
 /// A name that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Intent {
     pub(super) parent: InodeId,
+    /// Never 0, and never used twice.
+    pub(super) number: u64,
     pub(super) name: Vec<u8>,
 }
 
@@ -265,6 +273,7 @@ impl Entry {
         out.raw(&charged.usage.space.get().to_le_bytes());
         out.raw(&charged.usage.inodes.get().to_le_bytes());
         out.raw(&self.epoch.get().to_le_bytes());
+        out.raw(&self.ends.unwrap_or(0).to_le_bytes());
         seal(&mut bytes, at);
         bytes
     }
@@ -285,18 +294,25 @@ impl Entry {
         let owner = Owner::new(input.u32()?, input.u32()?);
         let usage = Usage::new(Bytes::new(input.u64()?), Inodes::new(input.u64()?));
         let epoch = Epoch::new(input.u64()?);
+        let ends = Some(input.u64()?).filter(|&number| number > 0);
         let charged = (exists == 1).then_some(Charged { owner, usage });
         Ok(Some(Self {
             inode,
             charged,
             epoch,
+            ends,
         }))
     }
 }
 
 impl Intent {
     /// The bytes of an intent for this place; `None` for a name that no file system has.
-    pub(super) fn encode(parent: &InodeId, name: &[u8], at: u64) -> Option<[u8; INTENT]> {
+    pub(super) fn encode(
+        parent: &InodeId,
+        number: u64,
+        name: &[u8],
+        at: u64,
+    ) -> Option<[u8; INTENT]> {
         let length = u16::try_from(name.len())
             .ok()
             .filter(|_| name.len() <= NAME_MAX)?;
@@ -308,6 +324,7 @@ impl Intent {
         out.raw(&kind.to_le_bytes());
         out.raw(&parent.ino().to_le_bytes());
         out.field(handle, InodeId::HANDLE_MAX);
+        out.raw(&number.to_le_bytes());
         out.raw(name);
         seal(&mut bytes, at);
         Some(bytes)
@@ -327,8 +344,10 @@ impl Intent {
         let kind = i32::from_le_bytes(input.array()?);
         let ino = input.u64()?;
         let parent = inode_from(ino, kind, length, input.raw(InodeId::HANDLE_MAX)?)?;
+        let number = input.u64()?;
         Ok(Some(Self {
             parent,
+            number,
             name: input.raw(name)?.to_vec(),
         }))
     }
@@ -348,6 +367,7 @@ mod tests {
             inode: InodeId::new(9, 1, &[5; 12]),
             charged,
             epoch: Epoch::new(3),
+            ends: (!exists).then_some(u64::MAX),
         }
     }
 
@@ -372,12 +392,15 @@ mod tests {
         }
         let parent = InodeId::new(2, 1, &[5; 40]);
         let name = vec![b'n'; NAME_MAX];
-        let bytes = Intent::encode(&parent, &name, 512).unwrap();
-        assert_eq!(
-            Intent::decode(&bytes, 512),
-            Ok(Some(Intent { parent, name }))
-        );
-        assert_eq!(Intent::encode(&parent, &[b'n'; NAME_MAX + 1], 0), None);
+        let number = 1 << 40;
+        let bytes = Intent::encode(&parent, number, &name, 512).unwrap();
+        let intent = Intent {
+            parent,
+            number,
+            name,
+        };
+        assert_eq!(Intent::decode(&bytes, 512), Ok(Some(intent)));
+        assert_eq!(Intent::encode(&parent, 1, &[b'n'; NAME_MAX + 1], 0), None);
         assert_eq!(Entry::decode(&free_place::<RECORD>(128), 128), Ok(None));
         assert_eq!(Intent::decode(&free_place::<INTENT>(512), 512), Ok(None));
         let places = free_places::<RECORD>(2, 128);

@@ -1,6 +1,6 @@
 //! What a journal file says after the process that wrote it has died.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -111,8 +111,10 @@ impl Image {
 
     /// The names that were being made, each with its directory.
     pub fn intents(&self) -> impl Iterator<Item = (&InodeId, &[u8])> {
+        let ended: HashSet<u64> = self.entries.iter().filter_map(|entry| entry.ends).collect();
         self.intents
             .iter()
+            .filter(move |intent| !ended.contains(&intent.number))
             .map(|intent| (&intent.parent, intent.name.as_slice()))
     }
 }

@@ -31,6 +31,18 @@ pub(super) struct Inode {
     pub(super) pins: u32,
 }
 
+/// An inode that is named for the first time in an epoch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct First {
+    pub(super) inode: InodeId,
+    /// What the totals hold for it.
+    pub(super) held: Option<Charged>,
+    /// What is known of it from now on.
+    pub(super) known: Inode,
+    /// The intent that led to it.
+    pub(super) ends: Option<u64>,
+}
+
 /// Whether an inode is named in the present epoch.
 #[derive(Debug)]
 pub(super) enum Touched<'a> {
@@ -55,17 +67,19 @@ impl Known {
             inode: *inode,
             charged: earlier.charged,
             epoch: self.epoch,
+            ends: None,
         };
         Touched::Carried(self.present.entry(*inode).or_insert(earlier), entry)
     }
 
     /// Takes an inode in that is named for the first time; what is to be written for it.
-    pub(super) fn insert(&mut self, inode: InodeId, held: Option<Charged>, known: Inode) -> Entry {
-        self.present.insert(inode, known);
+    pub(super) fn insert(&mut self, first: First) -> Entry {
+        self.present.insert(first.inode, first.known);
         Entry {
-            inode,
-            charged: held,
+            inode: first.inode,
+            charged: first.held,
             epoch: self.epoch,
+            ends: first.ends,
         }
     }
 
@@ -111,6 +125,7 @@ impl Known {
                     inode,
                     charged,
                     epoch,
+                    ends: None,
                 });
             }
         }

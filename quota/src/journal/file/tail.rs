@@ -32,8 +32,6 @@ pub(super) struct Tail {
     filled: usize,
     /// Chunks of earlier epochs that are not committed yet.
     earlier: Vec<(Epoch, Vec<u32>)>,
-    /// Places of names that are not in use.
-    pub(super) free_intents: Vec<usize>,
 }
 
 /// Room for some records.
@@ -58,7 +56,6 @@ impl Tail {
             current: Vec::new(),
             filled: CHUNK_RECORDS,
             earlier: Vec::new(),
-            free_intents: (0..INTENTS).rev().collect(),
         };
         tail.write_header(file, true)?;
         Ok(tail)
