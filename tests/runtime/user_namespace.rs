@@ -2,8 +2,11 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use serde_json::Value;
+
 use super::Host;
-use crate::harness::{require, rootfs};
+use crate::harness::command::finish;
+use crate::harness::{crash, require, rootfs};
 use crate::quotactl::permission;
 
 /// Idmapped FUSE mounts came with Linux 6.12.
@@ -204,6 +207,17 @@ fn callers_in_nested_namespaces_are_who_they_are_in_the_ve() {
         let said = host.exec("101", &format!("{ann} unshare -U -r call-quotactl {call}"));
         assert_eq!(said.ok().stdout.trim(), expected, "{call}");
     }
+    // No runtime has told a successor about the VE's namespace, and nobody else may have called.
+    let mut status = host.command("simfs");
+    let status = finish(status.args(["status", "101", "--json"])).ok();
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let daemon = status[0]["pid"].as_u64().expect("pid");
+    crash::kill(daemon.try_into().expect("pid"));
+    let said = host.exec(
+        "101",
+        &format!("{ann} unshare -U -r call-quotactl 800007 0 0"),
+    );
+    assert_eq!(said.ok().stdout.trim(), "ok");
     host.vzctl(&["stop", "101", "--fast"]).ok();
     host.vzctl(&["destroy", "101"]).ok();
     host.assert_nothing_left();

@@ -65,7 +65,10 @@ impl Task {
     /// The system's; processes that end meanwhile are passed over.
     pub fn living_in(proc: impl AsFd, namespace: NamespaceId) -> io::Result<Option<Self>> {
         let proc = proc.as_fd();
-        for entry in rustix::fs::Dir::read_from(proc)? {
+        // `Dir::read_from` would open it with the flags that it has: O_PATH, which lists nothing.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listed = rustix::fs::openat(proc, ".", flags, Mode::empty())?;
+        for entry in rustix::fs::Dir::new(listed)? {
             let name = entry?.file_name().to_str().ok().map(str::parse);
             let Some(Ok(number)) = name else { continue };
             let Ok(task) = Self::open(proc, number) else {
