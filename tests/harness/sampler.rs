@@ -8,9 +8,9 @@
 //! inode and takes them from its delayed ones in two steps (`xfs_bmap_alloc_account`), which stat(2) reads without a
 //! lock. So the tree is counted until two counts in a row agree.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
@@ -22,33 +22,42 @@ use super::figures::{Amount, count};
 #[derive(Debug)]
 pub(crate) struct Sampler {
     ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<(Amount, u64)>>,
+    samples: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Amount>>,
 }
 
 impl Sampler {
     /// Counts `tree`, which the process `daemon` alone changes.
     pub(crate) fn start(tree: &Path, daemon: u32) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
-        let (tree, seen): (PathBuf, _) = (tree.to_owned(), Arc::clone(&ended));
+        let samples = Arc::new(AtomicU64::new(0));
+        let tree = tree.to_owned();
+        let (seen, taken) = (Arc::clone(&ended), Arc::clone(&samples));
         let thread = std::thread::spawn(move || {
-            let (mut most, mut samples) = (Amount::default(), 0);
+            let mut most = Amount::default();
             while !seen.load(Ordering::Relaxed) {
                 let now = while_stopped(daemon, || steady(&tree));
                 most.space = most.space.max(now.space);
                 most.inodes = most.inodes.max(now.inodes);
-                samples += 1;
+                taken.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(5));
             }
-            (most, samples)
+            most
         });
         Self {
             ended,
+            samples,
             thread: Some(thread),
         }
     }
 
-    /// The most of each amount at one moment, and the number of samples.
-    pub(crate) fn stop(mut self) -> (Amount, u64) {
+    /// How often the tree was counted until now.
+    pub(crate) fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// The most of each amount at one moment.
+    pub(crate) fn stop(mut self) -> Amount {
         self.ended.store(true, Ordering::Relaxed);
         self.thread
             .take()

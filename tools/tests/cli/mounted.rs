@@ -55,7 +55,7 @@ impl Daemon {
             mountpoint: "/vz/root/101".into(),
             private: "/vz/private/101".into(),
             pid: std::process::id(),
-            keeper_pid: None,
+            keeper_pid: Some(std::process::id()),
             since: Timestamp::new(1),
             quota: true,
             device: (0, 57),
