@@ -127,6 +127,25 @@ fn any_command_may_follow_a_plain_umount_at_once() {
     }
 }
 
+// S79: what a mount without limits changes is found by the next one with them.
+#[test]
+fn a_mount_without_limits_makes_the_next_one_count() {
+    let Some(ve) = Spec::default().init() else {
+        return;
+    };
+    let mut mount = ve.command("simfs");
+    finish(mount.args(["mount", Ve::ID, "--no-quota"])).ok();
+    put(ve.path("uncounted"), MIB);
+    ve.umount().ok();
+    ve.mount().ok();
+    eventually("the totals are counted anew", || {
+        let status = ve.status();
+        let is_counted = status["state"] == "mounted" && ve.used().inodes == 2;
+        is_counted.then_some(()).ok_or(status.to_string())
+    });
+    ve.assert_exact();
+}
+
 // S43: edits behind the mount are found and mended, mounted or not.
 #[test]
 fn check_finds_and_mends_edits_behind_the_mount() {

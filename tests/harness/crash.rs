@@ -89,10 +89,10 @@ pub(crate) fn mount_again(ve: &Ve) {
     });
 }
 
-/// The daemon's log.
+/// The daemon's log; empty before the first mount.
 pub(crate) fn log(ve: &Ve) -> String {
     let path = ve.prefix().join("run/simfs").join(Ve::ID).join("log");
-    String::from_utf8_lossy(&std::fs::read(path).expect("log")).into_owned()
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// Waits for the recount, after which the totals are right.

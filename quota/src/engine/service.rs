@@ -71,16 +71,19 @@ impl Engine {
         self.write_standing(&mut admin, Standing::Journaled { session, epoch })
     }
 
-    /// What lies below may have lost something that the totals hold: the next start of service is to count them anew,
-    /// whatever the end of this one.
+    /// The totals may be wrong, because what lies below lost something that they hold or was changed uncounted: the next
+    /// start of service is to count them anew, whatever the end of this one.
     ///
     /// # Errors
     /// The store's; where it lies on what failed, the journal says the same.
     pub fn totals_are_doubtful(&self) -> Result<(), EngineError> {
         let mut admin = self.inner.admin.lock();
         self.inner.journal.distrust();
-        let Standing::Journaled { session, .. } = self.standing() else {
-            return Ok(());
+        let session = match self.standing() {
+            Standing::Unknown { .. } => return Ok(()),
+            Standing::Journaled { session, .. } => session,
+            // No mount is in service, so there is no journal.
+            Standing::Final => 0,
         };
         self.write_standing(&mut admin, Standing::Unknown { session })
     }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use simfs::control::{Client, ClientError};
 use simfs::mount::MountOptions;
 use simfs_tools::ending::is_ending;
-use simfs_tools::exit::SimfsExit;
+use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::ve_handle::{VeError, open_stored};
 use thiserror::Error;
@@ -36,8 +36,21 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &MountArgs) -> Outcome {
         )),
         Refusal::Other(_) => failed(refusal),
     })?;
+    if args.no_quota {
+        distrust(paths, ve)?;
+    }
     start(plan).map_err(failed)?;
     Ok(SimfsExit::Ok)
+}
+
+/// What a mount without limits changes is not counted: if the VE has a record, its next mount is to count anew.
+fn distrust(paths: &Paths, ve: VeId) -> Result<(), Failure<SimfsExit>> {
+    match open_stored(paths, ve) {
+        Ok(engine) => engine.totals_are_doubtful().map_err(failed),
+        // A record that cannot be read is mended, and the VE counted, before it is of use again.
+        Err(VeError::NoRecord { .. } | VeError::Store { .. }) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// A mount as asked for; what is absent is found in the record and the configuration.
@@ -84,12 +97,14 @@ pub(crate) fn plan(paths: &Paths, request: &MountRequest<'_>) -> Result<Plan, Re
         }
         Err(error) => return Err(Refusal::Other(error.to_string())),
     }
-    let recorded = if request.quota {
-        Some(recorded_private(paths, ve)?)
-    } else {
-        None
+    let private = match recorded_private(paths, ve) {
+        Ok(recorded) if request.quota => private(paths, request, Some(recorded))?,
+        Ok(recorded) if request.private.is_none() => {
+            directory(&recorded, "private area").map(|()| recorded)?
+        }
+        Err(refusal) if request.quota => return Err(refusal),
+        _ => private(paths, request, None)?,
     };
-    let private = private(paths, request, recorded)?;
     let mountpoint = mountpoint(paths, request)?;
     Ok(Plan {
         ve,
