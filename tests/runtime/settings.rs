@@ -110,16 +110,96 @@ fn settings(runtime: &'static str, is_first_only: bool) {
             "{option}"
         );
     }
-    let names = ["--nameserver", "192.0.2.1", "--searchdomain", "example.org"];
-    view.vzctl(&host, &[&["set", "101"], &names[..]].concat())
-        .ok();
+    let names = "set 101 --nameserver 192.0.2.1 --searchdomain example.org --save";
+    let names: Vec<&str> = names.split(' ').collect();
+    view.vzctl(&host, &names).ok();
     let text = view
         .vzctl(&host, &["exec", "101", "cat /etc/resolv.conf"])
         .ok()
         .stdout;
     assert_eq!(text, "search example.org\nnameserver 192.0.2.1\n");
+    for (option, value, expected) in [
+        (
+            "--nameserver",
+            "192.0.2.2",
+            "search example.org\nnameserver 192.0.2.2\n",
+        ),
+        (
+            "--searchdomain",
+            "example.net",
+            "search example.net\nnameserver 192.0.2.2\n",
+        ),
+    ] {
+        view.vzctl(&host, &["set", "101", option, value, "--save"])
+            .ok();
+        let text = view.vzctl(&host, &["exec", "101", "cat /etc/resolv.conf"]);
+        assert_eq!(text.ok().stdout, expected, "{option}");
+    }
+    memory_and_swap(&host, &view);
     view.vzctl(&host, &["stop", "101", "--fast"]).ok();
     view.vzctl(&host, &["destroy", "101"]).ok();
+    host.assert_nothing_left();
+}
+
+/// The first generation limits the sum of memory and swap space: each is set for itself all the same.
+fn memory_and_swap(host: &Host, view: &View) {
+    let sum = group(host, "101", "memory").join("memory.memsw.limit_in_bytes");
+    if !sum.exists() {
+        return require::skip("the kernel does not limit swap space");
+    }
+    for (line, mib) in [
+        (&["--ram", "64M"][..], None),
+        (&["--swap", "32M"], Some(96)),
+        (&["--ram", "128M"], Some(160)),
+        (&["--ram", "64M"], Some(96)),
+        (&["--swap", "16M", "--cpus", "1"], Some(80)),
+        (&["--swap", "unlimited"], None),
+    ] {
+        view.vzctl(host, &[&["set", "101"], line].concat()).ok();
+        let bytes = std::fs::read_to_string(&sum).expect("a limit");
+        let bytes: u64 = bytes.trim().parse().expect("a number");
+        let limit = Some(bytes >> 20).filter(|_| bytes < 1 << 60);
+        assert_eq!(limit, mib, "{line:?}");
+    }
+}
+
+// S70: what only the configuration holds is not taken without it.
+#[test]
+fn what_would_be_lost_is_refused_while_the_ve_runs() {
+    let Some(host) = Host::small("crun") else {
+        return;
+    };
+    host.create("101", &[]).ok();
+    host.vzctl(&["start", "101"]).ok();
+    let file = host.path("etc/vz/conf/101.conf");
+    let before = std::fs::read_to_string(&file).expect("configuration");
+    for (option, value, key) in [
+        ("--onboot", "yes", "ONBOOT"),
+        ("--bootorder", "5", "BOOTORDER"),
+        ("--name", "one", "NAME"),
+        ("--description", "a note", "DESCRIPTION"),
+        ("--disabled", "yes", "DISABLED"),
+        ("--capability", "sys_time:on", "CAPABILITY"),
+        ("--devnodes", "fuse:rw", "DEVNODES"),
+        ("--local_uid", "100000", "LOCAL_UID"),
+        ("--local_gid", "100000", "LOCAL_GID"),
+    ] {
+        let line = ["set", "101", option, value, "--hostname", "lost"];
+        let outcome = host.vzctl(&line).refused(31, "--save");
+        assert!(outcome.stderr.contains(key), "{outcome:?}");
+        assert!(!outcome.stderr.contains("next start"), "{outcome:?}");
+    }
+    assert_ne!(host.exec("101", "hostname").ok().stdout, "lost\n");
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("configuration"),
+        before
+    );
+    host.vzctl(&["set", "101", "--onboot", "yes", "--save"])
+        .ok();
+    // What the configuration says already is not lost.
+    host.vzctl(&["set", "101", "--onboot", "yes"]).ok();
+    host.vzctl(&["stop", "101", "--fast"]).ok();
+    host.vzctl(&["destroy", "101"]).ok();
     host.assert_nothing_left();
 }
 

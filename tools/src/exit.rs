@@ -140,7 +140,7 @@ exits! {
         Usage = 20 "the command line makes no sense",
         Value = 21 "a value makes no sense",
         NoTemplateNamed = 29 "no template was named",
-        NotRunning = 31 "the VE does not run",
+        NotRunning = 31 "the VE does not run, or what is to be set needs --save",
         Running = 32 "the VE runs",
         Stop = 33 "the VE could not be stopped",
         NotMounted = 40 "the VE is not mounted",

@@ -169,6 +169,23 @@ impl VeConfig {
         let path = paths.ve_config_file(ve);
         replace_text(&path, changes).map_err(|error| VeConfigError::Write { path, error })
     }
+
+    /// Makes a VE's file what it was: this text, or none.
+    ///
+    /// # Errors
+    /// Those of writing or removing a file.
+    pub fn put_back(paths: &Paths, ve: VeId, text: Option<&str>) -> Result<(), VeConfigError> {
+        let path = paths.ve_config_file(ve);
+        let done = match text {
+            Some(text) if fs::read_to_string(&path).is_ok_and(|now| now == text) => Ok(()),
+            Some(text) => write_text(&path, text),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
+        };
+        done.map_err(|error| VeConfigError::Write { path, error })
+    }
 }
 
 /// Every value must be of its key's form.
@@ -211,6 +228,11 @@ fn replace_text(path: &Path, changes: &[(&'static str, String)]) -> io::Result<(
     if text == old {
         return Ok(());
     }
+    write_text(path, &text)
+}
+
+/// Replaces a file as a whole, durably.
+fn write_text(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::ResourceGroups;
-use crate::ve_config::VeConfig;
+use crate::ve_config::{Changes, VeConfig};
 
 /// The period of CPU bandwidth control, in microseconds.
 const PERIOD_US: u64 = 100_000;
 /// Size of the pages that beancounters count.
 const PAGE: u64 = 4096;
+/// The limits of memory and of swap space.
+const MEMORY_KEYS: [&str; 2] = ["PHYSPAGES", "SWAPPAGES"];
 
 /// One value for one file of a group.
 struct Order {
@@ -23,18 +25,74 @@ impl ResourceGroups {
     /// Writes what is configured; returns what this host cannot do, by name. The rest is applied. `device` is the
     /// disk below the private area, major and minor.
     pub fn apply(&self, config: &VeConfig, device: Option<(u32, u32)>) -> Vec<String> {
+        let mut orders = self.separate(config, device);
+        if self.is_first("memory") {
+            let [ram, swap] = MEMORY_KEYS.map(|key| hard(config, key));
+            if let Some(swap) = swap {
+                orders.push(self.sum(MEMORY_KEYS[1], ram.flatten(), swap));
+            }
+        }
+        carry_out(orders)
+    }
+
+    /// The same for the changed keys of a configuration that has the changes already; what is in force besides stays.
+    pub fn apply_changes(
+        &self,
+        config: &VeConfig,
+        changes: &Changes,
+        device: Option<(u32, u32)>,
+    ) -> Vec<String> {
+        let is_changed = |key: &str| changes.iter().any(|(changed, _)| *changed == key);
+        let mut orders = self.separate(config, device);
+        orders.retain(|order| is_changed(order.key));
+        if self.is_first("memory") && MEMORY_KEYS.into_iter().any(is_changed) {
+            orders.extend(self.changed_sum(config, is_changed));
+        }
+        carry_out(orders)
+    }
+
+    /// The orders that need no value but that of their key.
+    fn separate(&self, config: &VeConfig, device: Option<(u32, u32)>) -> Vec<Order> {
         let mut orders = self.cpu(config);
         orders.extend(self.memory(config));
         orders.extend(self.disk(config, device));
-        // Of two limits that may not pass each other, one can be set only after the other.
-        orders.retain(|order| order.carry_out().is_err());
-        let mut refused = Vec::new();
-        for order in orders {
-            if let Err(why) = order.carry_out() {
-                refused.push(format!("{}: {why}", order.key));
-            }
+        orders
+    }
+
+    /// The first generation limits memory and swap space together: the sum of what was changed and what is in force.
+    fn changed_sum(&self, config: &VeConfig, is_changed: impl Fn(&str) -> bool) -> Option<Order> {
+        let [ram_key, swap_key] = MEMORY_KEYS;
+        let ram = self.pages_in_force("memory.limit_in_bytes");
+        let sum = self.pages_in_force("memory.memsw.limit_in_bytes");
+        if is_changed(swap_key) {
+            let ram = if is_changed(ram_key) {
+                hard(config, ram_key).flatten()
+            } else {
+                ram
+            };
+            return Some(self.sum(swap_key, ram, hard(config, swap_key).flatten()));
         }
-        refused
+        // Without a limit of memory there was no sum that could tell the limit of swap space.
+        let swap = match (ram, sum) {
+            (None, _) => hard(config, swap_key).flatten(),
+            (Some(ram), sum) => sum.map(|sum| sum.saturating_sub(ram)),
+        };
+        let order = self.sum(ram_key, hard(config, ram_key).flatten(), swap);
+        (order.file.is_some() && (swap.is_some() || sum.is_some())).then_some(order)
+    }
+
+    fn sum(&self, key: &'static str, ram: Option<u64>, swap: Option<u64>) -> Order {
+        let pages = ram.zip(swap).map(|(ram, swap)| ram.saturating_add(swap));
+        let files = ["memory.memsw.limit_in_bytes"; 2];
+        self.order(key, "memory", files, bytes(pages, "-1"))
+    }
+
+    /// A limit of the first generation as the kernel has it; `None` is no limit.
+    fn pages_in_force(&self, file: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.file("memory", file, file)?).ok()?;
+        let pages = text.trim().parse::<u64>().ok()? / PAGE;
+        // No limit reads as the largest number of whole pages.
+        (pages < i64::MAX.unsigned_abs() / PAGE).then_some(pages)
     }
 
     fn cpu(&self, config: &VeConfig) -> Vec<Order> {
@@ -76,33 +134,17 @@ impl ResourceGroups {
 
     fn memory(&self, config: &VeConfig) -> Vec<Order> {
         let first = self.is_first("memory");
-        let shown = |pages: Option<u64>, unlimited: &str| {
-            pages.map_or_else(
-                || unlimited.to_owned(),
-                |pages| pages.saturating_mul(PAGE).to_string(),
-            )
-        };
         let unlimited = if first { "-1" } else { "max" };
-        let ram = config.pair("PHYSPAGES").map(|(_, limit)| limit);
-        let swap = config.pair("SWAPPAGES").map(|(_, limit)| limit);
+        let [ram, swap] = MEMORY_KEYS.map(|key| hard(config, key));
         let mut orders = Vec::new();
         if let Some(pages) = ram {
             let files = ["memory.limit_in_bytes", "memory.max"];
-            let value = shown(pages, unlimited);
+            let value = bytes(pages, unlimited);
             orders.push(self.order("PHYSPAGES", "memory", files, value));
         }
-        if let Some(pages) = swap {
-            // The first generation limits memory and swap space together.
-            let pages = if first {
-                pages
-                    .zip(ram.flatten())
-                    .map(|(swap, ram)| swap.saturating_add(ram))
-            } else {
-                pages
-            };
-            let files = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
-            let order = self.order("SWAPPAGES", "memory", files, shown(pages, unlimited));
-            orders.push(order);
+        if let Some(pages) = swap.filter(|_| !first) {
+            let value = bytes(pages, unlimited);
+            orders.push(self.order("SWAPPAGES", "memory", ["memory.swap.max"; 2], value));
         }
         if let Some((_, count)) = config.pair("NUMPROC") {
             let value = count.map_or_else(|| "max".into(), |count| count.to_string());
@@ -160,6 +202,31 @@ impl ResourceGroups {
             value: value.to_string(),
         }
     }
+}
+
+/// Carries the orders out; returns those that this host cannot, by name.
+fn carry_out(mut orders: Vec<Order>) -> Vec<String> {
+    // Of two limits that may not pass each other, one can be set only after the other.
+    orders.retain(|order| order.carry_out().is_err());
+    let mut refused = Vec::new();
+    for order in orders {
+        if let Err(why) = order.carry_out() {
+            refused.push(format!("{}: {why}", order.key));
+        }
+    }
+    refused
+}
+
+/// The second part of a pair; the inner `None` is no limit.
+fn hard(config: &VeConfig, key: &str) -> Option<Option<u64>> {
+    config.pair(key).map(|(_, limit)| limit)
+}
+
+fn bytes(pages: Option<u64>, unlimited: &str) -> String {
+    pages.map_or_else(
+        || unlimited.to_owned(),
+        |pages| pages.saturating_mul(PAGE).to_string(),
+    )
 }
 
 impl Order {

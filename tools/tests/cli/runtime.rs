@@ -199,6 +199,78 @@ fn a_ve_is_made_listed_changed_and_removed() {
     }
 }
 
+/// Keeps a VE's configuration file from being written.
+fn bar_configuration(host: &Host) -> std::path::PathBuf {
+    let beside = host.path("etc/vz/conf/.101.conf.new");
+    std::fs::create_dir_all(&beside).unwrap();
+    beside
+}
+
+/// Keeps a name from being linked: it leads to no VE.
+fn bar_name(host: &Host) -> std::path::PathBuf {
+    let names = host.path("etc/vz/names");
+    std::fs::create_dir_all(&names).unwrap();
+    std::os::unix::fs::symlink("nowhere", names.join("taken")).unwrap();
+    names.join("taken")
+}
+
+// S66: a step that fails late leaves no more than one that fails early.
+#[test]
+fn a_create_that_cannot_keep_the_configuration_or_the_name_leaves_nothing() {
+    type Bar = fn(&Host) -> std::path::PathBuf;
+    for (bar, code) in [(bar_configuration as Bar, 14), (bar_name, 3)] {
+        let host = host();
+        let bar = bar(&host);
+        let ended = vzctl(&host, &format!("-q {CREATE} --name taken"));
+        assert_eq!(ended.code, code, "{ended:?}");
+        for dir in ["vz/private", "var/lib/simfs", "etc/vz/conf", "etc/vz/names"] {
+            let entries = std::fs::read_dir(host.path(dir));
+            let left: Vec<_> = entries
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| *path != bar)
+                .collect();
+            assert!(left.is_empty(), "{dir}: {left:?}");
+        }
+        let listed = vzlist(&host, "-a -H");
+        assert_eq!((listed.code, listed.out.as_str()), (0, ""), "{listed:?}");
+    }
+}
+
+// S70: what cannot be kept is not set.
+#[test]
+fn a_set_that_cannot_keep_the_configuration_or_the_name_changes_nothing() {
+    type Bar = fn(&Host) -> std::path::PathBuf;
+    for (bar, code) in [(bar_configuration as Bar, 14), (bar_name, 3)] {
+        let host = host();
+        ok(&vzctl(&host, &format!("-q {CREATE} --name one")));
+        let file = host.path("etc/vz/conf/101.conf");
+        let before = std::fs::read_to_string(&file).unwrap();
+        bar(&host);
+        let line = "-q set 101 --diskspace 20M:22M --name taken --save";
+        let ended = vzctl(&host, line);
+        assert_eq!(ended.code, code, "{ended:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+        assert_eq!(vzctl(&host, "status one").code, 0, "the name stays");
+        let list: Value = serde_json::from_str(&vzlist(&host, "-j -a").out).unwrap();
+        assert_eq!(list[0]["diskspace"]["hardlimit"], 11_264, "{list}");
+    }
+}
+
+// S70: a part that would be lost keeps the whole from being set.
+#[test]
+fn a_set_that_would_lose_a_part_changes_nothing() {
+    let host = host();
+    ok(&vzctl(&host, &format!("-q {CREATE}")));
+    let ended = vzctl(&host, "set 101 --diskspace 20M:22M --onboot yes");
+    assert_eq!(ended.code, 31, "{ended:?}");
+    assert!(ended.err.contains("ONBOOT"), "{ended:?}");
+    let list: Value = serde_json::from_str(&vzlist(&host, "-j -a").out).unwrap();
+    assert_eq!(list[0]["diskspace"]["hardlimit"], 11_264, "{list}");
+}
+
 #[test]
 fn a_file_edited_by_hand_and_wrong_names_its_line() {
     let host = host();

@@ -18,8 +18,9 @@ use simfs_tools::report::complain;
 use simfs_tools::ve_config::{Changes, VeConfig};
 
 use crate::args::CreateArgs;
+use crate::former::Former;
 use crate::template::{Template, find, remove_tree, unpack};
-use crate::{Context, Fallible, Outcome, config_failure, disk, ids, set, system};
+use crate::{Context, Fallible, Outcome, config_failure, disk, former, ids, set, system};
 
 pub(crate) fn run(context: &Context, args: &CreateArgs) -> Outcome {
     let given = changes(args)?;
@@ -39,7 +40,7 @@ pub(crate) fn run(context: &Context, args: &CreateArgs) -> Outcome {
             format!("private area {} exists already", private.display()),
         ));
     }
-    set::check_name(context, &given)?;
+    former::check_name(context, &given)?;
     let beside = Beside::new(&private)?;
     context.tell(&format!("Creating container private area ({})", template.0));
     unpack(&template.1, &beside.0)?;
@@ -115,6 +116,25 @@ fn make(
     let setup = wanted.setup(context, private.to_owned(), tally);
     record::replace(&context.paths, setup)
         .map_err(|error| Failure::new(VzctlExit::QuotaInit, error.to_string()))?;
+    let settled = settle(context, config, given, template, private, beside);
+    if settled.is_err()
+        && let Err(error) = record::remove(&context.paths, context.ve)
+    {
+        context.warn(&error.to_string());
+    }
+    settled
+}
+
+/// Writes the configuration and the name, and gives the files theirs; all or nothing.
+fn settle(
+    context: &Context,
+    config: &VeConfig,
+    given: &Changes,
+    template: &str,
+    private: &Path,
+    beside: &Beside,
+) -> Fallible<()> {
+    let former = Former::of(context)?;
     let mut values = config.assigned();
     values.extend(
         given
@@ -124,13 +144,15 @@ fn make(
     );
     values.push(("OSTEMPLATE", template.to_owned()));
     VeConfig::save(&context.paths, context.ve, &values).map_err(config_failure)?;
-    set::link_name(context, given)?;
+    former::link_name(context, given)?;
     fs::rename(&beside.0, private).map_err(|error| {
         Failure::new(
             VzctlExit::Private,
             format!("{}: {error}", private.display()),
         )
-    })
+    })?;
+    former.replace();
+    Ok(())
 }
 
 fn check_fits(wanted: &disk::Wanted, usage: Usage) -> Fallible<()> {

@@ -14,7 +14,7 @@ use simfs_tools::record;
 use simfs_tools::ve_handle::VeError;
 
 use crate::template::remove_tree;
-use crate::{Context, Fallible, Outcome, config_failure, set, start};
+use crate::{Context, Fallible, Outcome, config_failure, former, start};
 
 pub(crate) fn run(context: &Context) -> Outcome {
     let _lock = context.lock("destroying")?;
@@ -78,7 +78,7 @@ fn remove_traces(context: &Context) -> Fallible<()> {
     remove_tree(&run_dir).map_err(|error| failed(&run_dir, &error))?;
     // They go with the mount; one that was taken away by other means leaves them.
     ResourceGroups::of(&context.paths, context.ve).remove();
-    set::unlink_names(context);
+    former::unlink_names(context, &[]);
     if let Ok(root) = context.paths.root(context.ve) {
         let _may_hold_something = fs::remove_dir(root);
     }

@@ -136,15 +136,22 @@ impl Tree {
     }
 }
 
-/// Writes what is configured of names into the mounted VE; what cannot be written is told.
-pub(crate) fn write_files(context: &Context, config: &VeConfig, tree: &Tree) {
+/// Writes what is configured of names into the mounted VE, each file of which a key is wanted as a whole; what cannot
+/// be written is told.
+pub(crate) fn write_files(
+    context: &Context,
+    config: &VeConfig,
+    tree: &Tree,
+    is_wanted: impl Fn(&str) -> bool,
+) {
     let mut files = Vec::new();
-    if let Some(name) = config.get("HOSTNAME") {
+    if let Some(name) = config.get("HOSTNAME").filter(|_| is_wanted("HOSTNAME")) {
         files.push(("hostname", format!("{name}\n")));
     }
     let servers = config.get("NAMESERVER").unwrap_or_default();
     let domains = config.get("SEARCHDOMAIN").unwrap_or_default();
-    if !servers.is_empty() || !domains.is_empty() {
+    let is_resolver_wanted = is_wanted("NAMESERVER") || is_wanted("SEARCHDOMAIN");
+    if is_resolver_wanted && !(servers.is_empty() && domains.is_empty()) {
         let mut text = String::new();
         if !domains.is_empty() {
             text += &format!("search {domains}\n");

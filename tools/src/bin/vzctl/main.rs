@@ -6,6 +6,7 @@ mod create;
 mod destroy;
 mod disk;
 mod exec;
+mod former;
 mod guest;
 mod ids;
 mod lock;

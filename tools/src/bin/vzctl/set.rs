@@ -1,15 +1,11 @@
 //! `set`: changes a VE's parameters: in force at once where possible, kept with `--save`.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
-
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::setting::{Effect, of_key};
 use simfs_tools::ve_config::{Changes, VeConfig};
-use simfs_tools::ve_state::named;
 
 use crate::args::SetArgs;
+use crate::former::{Former, check_name, link_name};
 use crate::guest::{Tree, write_files};
 use crate::{Context, Fallible, Outcome, config_failure, disk, ids, program, start, system};
 
@@ -26,8 +22,19 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     }
     let state = context.must_exist()?;
     check_name(context, &changes)?;
+    if !args.save {
+        check_kept(state.is_running(), &config, &changes)?;
+    }
+    let former = Former::of(context)?;
+    if args.save {
+        keep(context, &changes)?;
+    }
     if has(&changes, Effect::Disk) {
         disk::apply(context, &only(context, &changes)?)?;
+    }
+    former.replace();
+    if args.save {
+        context.tell("CT configuration saved");
     }
     if changes.iter().any(|(key, _)| ids::KEYS.contains(key)) {
         ids::warn_of_shared(context, &config.with(&changes));
@@ -35,24 +42,24 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     let refused = if state.is_running() {
         apply_running(context, &config.with(&changes), &changes, state.pid)?
     } else {
-        check_kept(args, &config, &changes)?;
         Vec::new()
     };
-    if args.save {
-        let kept: Changes = changes
-            .iter()
-            .filter(|(key, _)| of_key(key).is_some())
-            .cloned()
-            .collect();
-        VeConfig::save(&context.paths, context.ve, &kept).map_err(config_failure)?;
-        link_name(context, &changes)?;
-        context.tell("CT configuration saved");
-    }
     if refused.is_empty() {
         Ok(VzctlExit::Ok)
     } else {
         Err(Failure::new(VzctlExit::Limit, refused.join("; ")))
     }
+}
+
+/// Writes the changes into the VE's configuration file, and its name.
+fn keep(context: &Context, changes: &Changes) -> Fallible<()> {
+    let kept: Changes = changes
+        .iter()
+        .filter(|(key, _)| of_key(key).is_some())
+        .cloned()
+        .collect();
+    VeConfig::save(&context.paths, context.ve, &kept).map_err(config_failure)?;
+    link_name(context, changes)
 }
 
 /// The values of `--applyconfig` that are not given themselves.
@@ -99,6 +106,10 @@ fn has(changes: &Changes, effect: Effect) -> bool {
         .any(|(key, _)| of_key(key).is_some_and(|setting| setting.effect == effect))
 }
 
+fn is_changed(changes: &Changes, key: &str) -> bool {
+    changes.iter().any(|(changed, _)| *changed == key)
+}
+
 /// Brings a running VE to the changes; what this host cannot do is returned by name.
 fn apply_running(
     context: &Context,
@@ -109,14 +120,13 @@ fn apply_running(
     let mut refused = Vec::new();
     if has(changes, Effect::Group) {
         let runtime = context.runtime(config)?;
-        refused = runtime
-            .groups()
-            .apply(&only(context, changes)?, start::device(context));
+        let device = start::device(context);
+        refused = runtime.groups().apply_changes(config, changes, device);
     }
     if has(changes, Effect::Guest) {
         let root = context.paths.root(context.ve).map_err(system)?;
         let tree = Tree::open(&root).map_err(system)?;
-        write_files(context, &only(context, changes)?, &tree);
+        write_files(context, config, &tree, |key| is_changed(changes, key));
         let name = changes.iter().find(|(key, _)| *key == "HOSTNAME");
         if let (Some((_, name)), Some(pid)) = (name, pid) {
             let pid = pid.to_string();
@@ -132,58 +142,30 @@ fn apply_running(
     Ok(refused)
 }
 
-/// Refuses what would be lost: of a VE that does not run, only disk limits are changed without `--save`.
-fn check_kept(args: &SetArgs, config: &VeConfig, changes: &Changes) -> Fallible<()> {
+/// Refuses what would be lost without `--save`: of a VE that does not run all but disk limits, of one that runs what
+/// only its configuration holds.
+fn check_kept(is_running: bool, config: &VeConfig, changes: &Changes) -> Fallible<()> {
     let own = config.assigned();
-    let lost = changes.iter().find(|change| {
-        let is_disk = of_key(change.0).is_some_and(|setting| setting.effect == Effect::Disk);
-        !is_disk && !own.contains(change)
-    });
-    match lost {
-        Some((key, _)) if !args.save => Err(Failure::new(
-            VzctlExit::NotRunning,
-            format!("not running, so {key} would be lost: keep it with --save"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses the name of another VE.
-pub(crate) fn check_name(context: &Context, changes: &Changes) -> Fallible<()> {
-    let Some((_, name)) = changes.iter().find(|(key, _)| *key == "NAME") else {
+    let is_lost = |key: &str| {
+        of_key(key).is_none_or(|setting| match setting.effect {
+            Effect::Disk => false,
+            Effect::Group | Effect::Guest => !is_running,
+            Effect::Start | Effect::Host => true,
+        })
+    };
+    let lost = changes
+        .iter()
+        .find(|change| is_lost(change.0) && !own.contains(change));
+    let Some((key, _)) = lost else {
         return Ok(());
     };
-    match named(&context.paths, name) {
-        Some(other) if other != context.ve => Err(Failure::new(
-            VzctlExit::NameTaken,
-            format!("the name '{name}' belongs to VE {other}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Makes a name lead to the VE, in place of those it had.
-pub(crate) fn link_name(context: &Context, changes: &Changes) -> Fallible<()> {
-    let Some((_, name)) = changes.iter().find(|(key, _)| *key == "NAME") else {
-        return Ok(());
+    let why = if is_running {
+        "only the configuration holds it"
+    } else {
+        "not running"
     };
-    unlink_names(context);
-    let dir = context.paths.names_dir();
-    let target = context.paths.ve_config_file(context.ve);
-    fs::create_dir_all(&dir)
-        .and_then(|()| symlink(target, dir.join(name)))
-        .map_err(system)
-}
-
-/// Takes the VE's names away.
-pub(crate) fn unlink_names(context: &Context) {
-    let entries = fs::read_dir(context.paths.names_dir());
-    for entry in entries.into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_own = name.to_str().and_then(|name| named(&context.paths, name)) == Some(context.ve);
-        if is_own && let Err(error) = fs::remove_file(entry.path()) {
-            let _gone_already = error.kind() == io::ErrorKind::NotFound;
-            context.warn(&format!("{}: {error}", entry.path().display()));
-        }
-    }
+    Err(Failure::new(
+        VzctlExit::NotRunning,
+        format!("{key} would be lost ({why}): keep it with --save"),
+    ))
 }

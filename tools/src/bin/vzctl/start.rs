@@ -93,7 +93,7 @@ fn launch(
     } else {
         (command.to_vec(), Halt::Signal("TERM"))
     };
-    write_files(context, config, &tree);
+    write_files(context, config, &tree, |_| true);
     let dir = context.paths.instance_dir(context.ve);
     fs::create_dir_all(&dir).map_err(system)?;
     fs::write(dir.join("runtime"), runtime.kind().name()).map_err(system)?;
