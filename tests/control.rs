@@ -27,7 +27,7 @@ fn status_tells_what_is_mounted() {
     assert_eq!(status["used"]["inodes"], 1);
     assert_eq!(status["limits"]["space"]["hard"], 2 * MIB);
     assert!(crash::is_alive(ve.pid()));
-    ve.umount().ok();
+    ve.umount_and_wait();
     assert_eq!(ve.status()["state"], "unmounted");
 }
 
@@ -136,7 +136,7 @@ fn a_mount_without_limits_makes_the_next_one_count() {
     let mut mount = ve.command("simfs");
     finish(mount.args(["mount", Ve::ID, "--no-quota"])).ok();
     put(ve.path("uncounted"), MIB);
-    ve.umount().ok();
+    ve.umount_and_wait();
     ve.mount().ok();
     eventually("the totals are counted anew", || {
         let status = ve.status();
@@ -156,7 +156,7 @@ fn check_finds_and_mends_edits_behind_the_mount() {
         put(ve.path("file"), 64 * KIB);
         ve.assert_exact();
         if !mounted {
-            ve.umount().ok();
+            ve.umount_and_wait();
         }
         std::fs::write(ve.private().join("behind"), vec![1; 1 << 20]).unwrap();
         ve.simfs(["check", Ve::ID]).expect(4);

@@ -111,7 +111,7 @@ fn what_was_done_and_not_charged_is_found() {
     };
     put(ve.path("old"), 50_000);
     put(ve.path("over"), 70_000);
-    ve.umount().ok();
+    ve.umount_and_wait();
     type Act = fn(&Ve) -> rustix::io::Result<()>;
     let rows: [(&str, Act); 5] = [
         ("made", |ve| mkdir(ve.path("dir"))),
@@ -134,7 +134,7 @@ fn what_was_done_and_not_charged_is_found() {
         );
         ve.check();
         ve.assert_exact();
-        ve.umount().ok();
+        ve.umount_and_wait();
     }
 }
 
@@ -271,7 +271,7 @@ fn a_clean_end_leaves_no_journal_and_needs_none() {
         return;
     };
     load::make_homes(&ve);
-    ve.umount().ok();
+    ve.umount_and_wait();
     let left =
         std::fs::read_dir(ve.prefix().join("run/simfs").join(Ve::ID)).expect("run directory");
     let left: Vec<_> = left

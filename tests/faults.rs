@@ -61,8 +61,12 @@ fn full_disk(kind: Kind) {
     assert_eq!(refused, Some(Errno::NOSPC));
     assert_told(&ve, "the private area is full");
     assert_logged(&ve, "the private area is full");
-    // The database may find room or not; what it says is what is.
+    // The database may find room or not, and opens anew after it did not; what it says is what is.
     let answer = ve.vzquota(["setlimit", Ve::ID, "-b", "900000", "-B", "900001"]);
+    eventually("the store answers", || {
+        let stat = ve.vzquota(["stat", Ve::ID, "-t"]);
+        (stat.code == 0).then_some(()).ok_or(stat.stderr)
+    });
     let hard = ve.stat()["limits"]["space"]["hard"].clone();
     assert_eq!(
         answer.code == 0,
@@ -154,7 +158,7 @@ fn dead_disk(kind: Kind) {
     assert_logged_soon(&ve, "the next mount will count the totals anew");
     assert_eq!(ve.pid(), pid, "the daemon lives");
     drop(file);
-    ve.umount().ok();
+    ve.umount_and_wait();
     ve.backing().power_up();
     ve.mount().ok();
     crash::wait_for_recount(&ve);

@@ -119,7 +119,7 @@ fn private_mappings_charge_nothing() {
 }
 
 /// An xfs_io that has a file of `name` mapped and has stored in its first page. Of the rest nothing is in memory, but for
-/// what is read ahead.
+/// what is read ahead: what was written is dropped before.
 fn mapped(ve: &Ve, name: &str) -> Child {
     std::fs::write(ve.path(name), vec![0x5a; 8 << 20]).expect("write");
     let mut command = Command::new("xfs_io");
@@ -128,7 +128,7 @@ fn mapped(ve: &Ve, name: &str) -> Child {
     let mut child = command.stderr(Stdio::piped()).spawn().expect("xfs_io");
     tell(
         &mut child,
-        "mmap -rw 0 8m\nmwrite -S 0x41 0 4k\nmsync -s 0 4k\n",
+        "fsync\nfadvise -d 0 8m\nmmap -rw 0 8m\nmwrite -S 0x41 0 4k\nmsync -s 0 4k\n",
     );
     eventually("the store is written out", || {
         let data = std::fs::read(ve.private().join(name)).expect("read");

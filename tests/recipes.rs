@@ -15,12 +15,18 @@ const PROBE: &str =
     "df -Pk / | tail -n1; dd if=/dev/zero of=/big bs=1M count=600 2>&1; stat -c %s /big; rm /big";
 
 /// A mount, bind or file system of the host must not be touched by a runtime: it gets a namespace of its own, with an
-/// empty /run and /dev/shm, and one version of cgroups. Where no systemd runs, it cannot be asked for a scope.
+/// empty /run and /dev/shm, and one version of cgroups, of which it makes groups below one of its own. Where no systemd
+/// runs, it cannot be asked for a scope.
 const PRELUDE: &str = r#"
 set -eu
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 [ ! -d /sys/fs/cgroup/unified ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+if [ -e /sys/fs/cgroup/cgroup.procs ]; then
+    group=$(mktemp -d /sys/fs/cgroup/simfs-recipe.XXXXXX)
+    echo $$ > "$group/cgroup.procs"
+    trap 'echo $$ > /sys/fs/cgroup/cgroup.procs; find "$group" -depth -type d -exec rmdir {} \;' EXIT
+fi
 mkdir "$WORK/sbin"
 ln -s "$BIN/simfs" "$WORK/sbin/mount.simfs"
 PATH=$BIN:$PATH

@@ -145,7 +145,7 @@ fn a_recount_after_a_crash_is_shown_stopped_and_started_anew() {
         "{outcome:?}"
     );
 
-    ve.umount().ok();
+    ve.umount_and_wait();
     ve.mount().ok();
     looked_at(&ve);
     crash::kill_both(&ve);

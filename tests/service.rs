@@ -65,7 +65,7 @@ fn the_service_manager_hears_when_the_mount_answers_and_when_it_ends() {
         assert!(ready.starts_with("READY=1\n"), "{socket}: {ready}");
         assert!(ve.is_mounted());
         std::fs::write(ve.path("file"), "answered").expect("a write as soon as it is ready");
-        ve.umount().ok();
+        ve.umount_and_wait();
         assert_eq!(heard(&manager), "STOPPING=1\n");
         service.assert_ends_well();
     }
@@ -75,7 +75,7 @@ fn the_service_manager_hears_when_the_mount_answers_and_when_it_ends() {
     eventually("the mount", || {
         ve.is_mounted().then_some(()).ok_or("not yet".into())
     });
-    ve.umount().ok();
+    ve.umount_and_wait();
     service.assert_ends_well();
 }
 

@@ -163,7 +163,7 @@ fn tools_wait_for_the_successor() {
     crash::kill(daemon_of(keeper).expect("a daemon"));
     ve.setlimit(&["-b", "10000", "-B", "20000"]);
     crash::kill(daemon_of(keeper).expect("a daemon"));
-    ve.umount().ok();
+    ve.umount_and_wait();
     assert!(!ve.is_mounted() && !crash::is_alive(keeper));
     ve.mount().ok();
     assert_eq!(
@@ -357,7 +357,7 @@ fn a_successor_without_a_record_counts_nothing_again() {
     crash::kill_both(&ve);
     finish(&mut mount).ok();
     assert_eq!(shown_as_used(&ve), count(ve.private()).ve);
-    ve.umount().ok();
+    ve.umount_and_wait();
     let left = ve.prefix().join("run/simfs").join(Ve::ID).join("accounts");
     assert!(!left.exists(), "the accounts go with the mount");
 }

@@ -14,7 +14,7 @@ fn a_call_is_answered_though_the_daemon_died_of_receiving_it() {
     let Some(ve) = debian("crun", "rw") else {
         return;
     };
-    ve.umount().ok();
+    ve.umount_and_wait();
     let mut mount = ve.command("simfs");
     mount.args(["mount", Ve::ID]);
     finish(mount.env("SIMFS_FAULT", format!("received:3:{DEATHS}"))).ok();

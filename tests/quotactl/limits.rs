@@ -104,7 +104,7 @@ fn many_ids_are_reported() {
     let Some(ve) = debian("crun", "rw") else {
         return;
     };
-    ve.umount().ok();
+    ve.umount_and_wait();
     let many = ve.private().join("srv/many");
     std::fs::create_dir(&many).unwrap();
     for id in 10_000..10_000 + ids {

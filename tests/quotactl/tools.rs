@@ -96,7 +96,7 @@ fn tools_work(runtime: &'static str) {
         .unwrap_or_else(|| panic!("no ann:\n{stat}"));
     assert!(line.contains("1024") && line.contains("2048"), "{line}");
     assert!(ve.is_mounted());
-    ve.umount().ok();
+    ve.umount_and_wait();
     assert!(
         !ve.prefix().join("run/simfs/decoy").exists(),
         "the decoy stays"

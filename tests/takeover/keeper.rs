@@ -73,7 +73,7 @@ fn a_mount_without_its_keeper_can_be_taken_away() {
     ve.umount().refused(1, "in use");
     assert!(ve.is_mounted() && crash::is_alive(daemon));
     drop(busy);
-    ve.umount().ok();
+    ve.umount_and_wait();
     assert_nothing_left(&ve);
     assert!(!crash::is_alive(daemon));
     ve.mount().ok();

@@ -215,7 +215,7 @@ fn what_cannot_be_upgraded_is_said_and_changes_nothing() {
     let all = ve.simfs(["upgrade", "--all"]).ok();
     assert!(all.stdout.contains(Ve::ID), "{}", all.stdout);
     assert_ne!(ve.pid(), pid);
-    ve.umount().ok();
+    ve.umount_and_wait();
     ve.simfs(["upgrade", Ve::ID]).refused(1, "not mounted");
     ve.simfs(["upgrade", "--all"]).ok();
 }

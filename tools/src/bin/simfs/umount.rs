@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use quota::VeId;
@@ -25,6 +26,8 @@ const END: Duration = Duration::from_secs(60);
 const LAST_USERS: Duration = Duration::from_secs(8);
 /// Who is still there after this time is not on his way out.
 const SETTLED: Duration = Duration::from_secs(2);
+/// How often a root that nobody seems to use is tried.
+const RETRY: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
     match Client::connect(&paths.run_dir(ve)) {
@@ -98,7 +101,8 @@ fn take_away(status: &VeStatus, lazy: bool) -> Result<(), Failure<SimfsExit>> {
     }
 }
 
-/// Has the daemon unmount. Where the root is held from elsewhere, waits as long as whoever holds it may be on his way out.
+/// Has the daemon unmount. Where the root is held from elsewhere, or in use by nobody who can be seen, waits as long as
+/// whoever holds it may be on his way out.
 fn order(client: &mut Client, lazy: bool, status: &VeStatus) -> Result<(), ClientError> {
     let begin = Instant::now();
     loop {
@@ -109,6 +113,12 @@ fn order(client: &mut Client, lazy: bool, status: &VeStatus) -> Result<(), Clien
                 if waited > LAST_USERS || waited > SETTLED && !holders(status).is_empty() {
                     return answer.map(drop);
                 }
+            }
+            Err(ClientError::Refused(error)) if error.kind == ErrorKind::Busy => {
+                if begin.elapsed() > SETTLED || !holders(status).is_empty() {
+                    return answer.map(drop);
+                }
+                thread::sleep(RETRY);
             }
             _ => return answer.map(drop),
         }
