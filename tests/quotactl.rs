@@ -1,5 +1,6 @@
 //! The VE's own administrator: Debian's quota tools, unmodified, in containers of crun and runc.
 
+mod capability;
 mod death;
 mod limits;
 pub(crate) mod permission;

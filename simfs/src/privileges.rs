@@ -101,3 +101,86 @@ impl Privileges {
                 .is_ok_and(|held| held.contains(capability))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A process in a user namespace of its own, with every capability there; ended when it is let go.
+    struct Namespaced(Child);
+
+    impl Namespaced {
+        /// `None` where such namespaces cannot be made.
+        fn start() -> Option<Self> {
+            let child = Command::new("unshare")
+                .args([
+                    "--user",
+                    "--map-root-user",
+                    "sh",
+                    "-c",
+                    "echo there; exec cat",
+                ])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn();
+            let mut process = Self(child.ok()?);
+            let mut said = [0; 6];
+            process.0.stdout.take()?.read_exact(&mut said).ok()?;
+            Some(process)
+        }
+
+        fn pid(&self) -> u32 {
+            self.0.id()
+        }
+    }
+
+    impl Drop for Namespaced {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn capabilities_count_in_the_namespace_of_the_ve_alone() {
+        let privileges = Privileges::new(false).unwrap();
+        let (Some(first), Some(second)) = (Namespaced::start(), Namespaced::start()) else {
+            return;
+        };
+        let passing = || [&first, &second].map(|its| privileges.passes_second_level(its.pid()));
+        assert_eq!(passing(), [false, false]);
+        privileges.learn_ve(first.pid());
+        assert_eq!(passing(), [true, false]);
+        assert!(privileges.may_keep_setid(first.pid()));
+        // Started again: the namespace before it is a stranger's.
+        privileges.learn_ve(second.pid());
+        assert_eq!(passing(), [false, true]);
+    }
+
+    #[test]
+    fn in_the_hosts_namespace_the_capability_decides() {
+        let privileges = Privileges::new(false).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let own = rustix::thread::gettid().as_raw_pid().cast_unsigned();
+                let mut sets = rustix::thread::capabilities(None).unwrap();
+                let had = sets.effective.contains(CapabilitySet::SYS_RESOURCE);
+                assert_eq!(privileges.passes_second_level(own), had);
+                sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+                rustix::thread::set_capabilities(None, sets).unwrap();
+                assert!(!privileges.passes_second_level(own));
+            });
+        });
+    }
+
+    #[test]
+    fn a_caller_that_cannot_be_seen_passes_nothing() {
+        let privileges = Privileges::new(false).unwrap();
+        for pid in [0, u32::MAX] {
+            assert!(!privileges.passes_second_level(pid));
+        }
+    }
+}

@@ -18,11 +18,10 @@ use super::creds::GROUPS_MAX;
 /// Bound on the length of a status file: all groups that Linux allows, and the rest.
 const STATUS_MAX: usize = GROUPS_MAX * 11 + 16 * 1024;
 
-/// A held `/proc`, and the user namespace whose capabilities count.
+/// A held `/proc`.
 #[derive(Debug)]
 pub struct CallerLook {
     proc_dir: OwnedFd,
-    own_namespace: UserNamespace,
 }
 
 /// A user namespace, as its inode number names it.
@@ -37,25 +36,11 @@ impl UserNamespace {
 }
 
 impl CallerLook {
-    /// Opens `/proc`; the user namespace of this process becomes the one whose capabilities count.
+    /// Opens `/proc`.
     pub fn open() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc_dir = rustix::fs::open(Path::new("/proc"), flags, Mode::empty())?;
-        let own_namespace = namespace_of(&proc_dir, "self")?;
-        Ok(Self {
-            proc_dir,
-            own_namespace,
-        })
-    }
-
-    /// Whether the thread has CAP_SYS_RESOURCE where it counts: a capability in a namespace that a user made for
-    /// himself does not. "No" for a thread that cannot be seen (0, or gone).
-    pub fn has_sys_resource(&self, pid: u32) -> bool {
-        let effective = self.effective_capabilities(pid);
-        effective.is_ok_and(|set| set.contains(CapabilitySet::SYS_RESOURCE))
-            && self
-                .user_namespace(pid)
-                .is_ok_and(|namespace| namespace == self.own_namespace)
+        Ok(Self { proc_dir })
     }
 
     /// All groups of a thread, the one it makes files with first. Numbers are those of the host.
@@ -163,43 +148,10 @@ mod tests {
                 assert_eq!(look.groups(own).unwrap().get(1..).unwrap(), groups);
                 drop(caller);
                 assert_eq!(look.groups(own).unwrap().len(), 1);
-                let mut sets = rustix::thread::capabilities(None).unwrap();
+                let sets = rustix::thread::capabilities(None).unwrap();
                 assert_eq!(look.effective_capabilities(own).unwrap(), sets.effective);
-                let had = sets.effective.contains(CapabilitySet::SYS_RESOURCE);
-                assert_eq!(look.has_sys_resource(own), had);
-                sets.effective.remove(CapabilitySet::SYS_RESOURCE);
-                rustix::thread::set_capabilities(None, sets).unwrap();
-                assert!(!look.has_sys_resource(own));
             });
         });
-    }
-
-    #[test]
-    fn a_capability_of_a_users_own_namespace_does_not_count() {
-        let look = CallerLook::open().unwrap();
-        let child = std::process::Command::new("unshare")
-            .args(["--user", "sleep", "60"])
-            .spawn();
-        let Ok(mut child) = child else { return };
-        let pid = child.id();
-        let mut seen = None;
-        for _ in 0..500 {
-            let foreign = look
-                .user_namespace(pid)
-                .is_ok_and(|namespace| namespace != look.own_namespace);
-            let capable = look
-                .effective_capabilities(pid)
-                .is_ok_and(|set| set.contains(CapabilitySet::SYS_RESOURCE));
-            if foreign && capable {
-                seen = Some(look.has_sys_resource(pid));
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        // Without user namespaces there is nothing to tell apart.
-        assert_ne!(seen, Some(true));
     }
 
     #[test]
@@ -211,7 +163,6 @@ mod tests {
             assert!(look.groups(pid).is_err());
             assert!(look.effective_capabilities(pid).is_err());
             assert!(look.user_namespace(pid).is_err());
-            assert!(!look.has_sys_resource(pid));
         }
     }
 }
