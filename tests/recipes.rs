@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::command::{Outcome, finish, program};
+use crate::harness::command::{Outcome, eventually, finish, program};
 use crate::harness::ve::{Spec, Ve};
 use crate::harness::{require, rootfs};
 
@@ -23,9 +23,8 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 [ ! -d /sys/fs/cgroup/unified ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 if [ -e /sys/fs/cgroup/cgroup.procs ]; then
-    group=$(mktemp -d /sys/fs/cgroup/simfs-recipe.XXXXXX)
-    echo $$ > "$group/cgroup.procs"
-    trap 'echo $$ > /sys/fs/cgroup/cgroup.procs; find "$group" -depth -type d -exec rmdir {} \;' EXIT
+    mkdir "/sys/fs/cgroup/$GROUP"
+    echo $$ > "/sys/fs/cgroup/$GROUP/cgroup.procs"
 fi
 mkdir "$WORK/sbin"
 ln -s "$BIN/simfs" "$WORK/sbin/mount.simfs"
@@ -58,17 +57,53 @@ fn recipe(name: &str, ve: &Ve) -> String {
 fn on_a_host(ve: &Ve, script: &str) -> Outcome {
     let work = tempfile::tempdir_in(ve.beside("")).expect("directory");
     let bin = program("simfs");
+    let group = format!("simfs-recipe{}", name_of(work.path()));
     let mut command = Command::new("timeout");
     command
         .args(["--kill-after=5", "100", "unshare", "--mount"])
         .args(["--propagation", "private", "bash", "-c"])
         .arg(format!("{PRELUDE}{script}"))
         .env("WORK", work.path())
+        .env("GROUP", &group)
         .env("BIN", bin.parent().expect("directory"))
         .env("SIMFS_PREFIX", ve.prefix())
         .env("LC_ALL", "C")
         .stdin(Stdio::null());
-    finish(&mut command)
+    let outcome = finish(&mut command);
+    remove_groups(&group);
+    outcome
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().expect("a name");
+    name.to_string_lossy().into_owned()
+}
+
+/// Removes the cgroups of this name with all below, in every hierarchy: runtimes make them in others, too. A daemon that a
+/// recipe unmounted may take a moment to leave.
+fn remove_groups(name: &str) {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(top).into_iter().flatten().flatten();
+    let places = hierarchies
+        .map(|entry| entry.path())
+        .chain([top.to_owned()]);
+    for group in places.map(|place| place.join(name)) {
+        eventually("the recipe's cgroups are empty", || {
+            remove_empty(&group).map_err(|error| format!("{}: {error}", group.display()))
+        });
+    }
+}
+
+fn remove_empty(group: &Path) -> std::io::Result<()> {
+    if !group.is_dir() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(group)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(group)
 }
 
 /// A mounted VE with Debian and its quota tools in it.
