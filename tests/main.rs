@@ -17,6 +17,7 @@ mod content;
 mod control;
 mod crash;
 mod cut_off;
+mod damage;
 mod data;
 mod differential;
 mod dir;

@@ -85,7 +85,7 @@ pub enum StartError {
     #[error(transparent)]
     Private(#[from] PrivateError),
     /// The quota record cannot be used.
-    #[error(transparent)]
+    #[error("{0}{mend}", mend = remedy(.0))]
     Quota(#[from] EngineError),
     /// The record's totals belong to another private area.
     #[error(
@@ -118,6 +118,15 @@ impl StartError {
     fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let step = step.into();
         move |source| Self::Step { step, source }
+    }
+}
+
+/// What follows on the message of an error of the quota record: how to mend one that is damaged, else nothing.
+pub fn remedy(error: &EngineError) -> &'static str {
+    if error.is_damage() {
+        ": mend it with 'simfs check VEID --repair'"
+    } else {
+        ""
     }
 }
 

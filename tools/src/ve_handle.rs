@@ -18,6 +18,7 @@ use quota::{
 use simfs::control::{
     Client, ClientError, ErrorKind, Progress, Reply, Request, RequestError, engine_reply, protocol,
 };
+use simfs::ve::remedy;
 use thiserror::Error;
 
 use crate::ending;
@@ -64,10 +65,7 @@ pub enum VeError {
         dir: PathBuf,
     },
     /// The store cannot be used.
-    #[error(
-        "{error}{}",
-        if is_damage(error) { ": mend it with 'simfs check VEID --repair'" } else { "" }
-    )]
+    #[error("{error}{}", remedy(error))]
     Store {
         /// Why, and where.
         error: EngineError,
@@ -272,8 +270,4 @@ pub(crate) fn store_failure(ve: VeId, dir: &Path, error: EngineError) -> VeError
         EngineError::Store(StoreError::Held { .. }) => VeError::Held { dir: dir.into() },
         error => VeError::Store { error },
     }
-}
-
-fn is_damage(error: &EngineError) -> bool {
-    matches!(error, EngineError::Store(error) if error.is_damage())
 }

@@ -1,7 +1,7 @@
 //! `simfs check`.
 
 use quota::store::salvage::salvage;
-use quota::{Difference, EngineError, Subject, VeId};
+use quota::{Difference, Subject, VeId};
 use serde::Serialize;
 use simfs::control::{CheckReport, Reply, Request};
 use simfs_tools::exit::{Failure, SimfsExit};
@@ -41,9 +41,7 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
 /// The VE's accounts, and whether their store had to be mended for that.
 fn open(paths: &Paths, ve: VeId, repair: bool) -> Result<(VeHandle, bool), Failure<SimfsExit>> {
     match readable(paths, ve) {
-        Err(VeError::Store {
-            error: EngineError::Store(error),
-        }) if repair && error.is_damage() => {
+        Err(VeError::Store { error }) if repair && error.is_damage() => {
             mend(paths, ve)?;
             Ok((VeHandle::open(paths, ve).map_err(unchecked)?, true))
         }
