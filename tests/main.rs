@@ -41,6 +41,7 @@ mod service;
 mod shortage;
 mod statfs;
 mod storm;
+mod synced;
 mod takeover;
 mod transfer;
 mod unmount;

@@ -35,25 +35,66 @@ fn set_limits(ve: &Ve, round: u64) {
         limit_of(round).to_string(),
         (limit_of(round) + 7).to_string(),
     );
-    ve.setlimit(&["-b", &soft, "-B", &hard]);
-    ve.setlimit2(&["-u", "1001", &soft, &hard, "5000", "6000"]);
-    ve.setlimit2(&["-g", "1002", &soft, &hard, "5000", "6000"]);
+    ve.setlimit(&["-b", &soft, "-B", &hard, "-i", &soft, "-I", &hard]);
+    ve.setlimit(&["-e", &soft, "-n", &hard]);
+    ve.setlimit2(&["-u", "1001", &soft, &hard, &soft, &hard]);
+    ve.setlimit2(&["-g", "1002", &soft, &hard, &soft, &hard]);
+    ve.setlimit2(&["-u", "-t", &soft, &hard]);
+    // Above both soft limits at once.
+    ve.setlimit2(&["-u", LATE, "4", &hard, "1", &hard]);
+}
+
+/// A user whose grace periods run.
+const LATE: &str = "1003";
+
+fn deadlines(ve: &Ve) -> Value {
+    let deadlines = account(&ve.stat(), "users", 1003)["deadlines"].clone();
+    assert!(
+        deadlines["space"].is_u64() && deadlines["inodes"].is_u64(),
+        "{deadlines}"
+    );
+    deadlines
+}
+
+/// Files of the user whose grace periods run, on the disk.
+fn make_late(ve: &Ve) {
+    let owner = Some(rustix::fs::Uid::from_raw(1003));
+    for name in ["late0", "late1"] {
+        put(ve.path(name), 64 * KIB);
+        let flags = rustix::fs::AtFlags::empty();
+        rustix::fs::chownat(rustix::fs::CWD, ve.path(name), owner, None, flags).expect("chown");
+    }
+}
+
+#[track_caller]
+fn account<'a>(stat: &'a Value, kind: &str, id: u64) -> &'a Value {
+    let accounts = stat["second_level"][kind]["accounts"].as_array();
+    let found = accounts.and_then(|list| list.iter().find(|account| account["id"] == id));
+    found.unwrap_or_else(|| panic!("no {kind} {id}: {stat}"))
 }
 
 #[track_caller]
 fn assert_limits(stat: &Value, round: u64) {
-    let (soft, hard) = (limit_of(round) * KIB, (limit_of(round) + 7) * KIB);
-    let account = |kind: &str, id: u64| {
-        let accounts = stat["second_level"][kind]["accounts"].as_array();
-        let found = accounts.and_then(|list| list.iter().find(|account| account["id"] == id));
-        found.unwrap_or_else(|| panic!("no {kind} {id}: {stat}"))
-    };
-    for limits in [stat, account("users", 1001), account("groups", 1002)] {
-        let space = &limits["limits"]["space"];
-        assert_eq!(
-            (&space["soft"], &space["hard"]),
-            (&soft.into(), &hard.into())
-        );
+    let (soft, hard) = (limit_of(round), limit_of(round) + 7);
+    for limits in [
+        stat,
+        account(stat, "users", 1001),
+        account(stat, "groups", 1002),
+    ] {
+        for (resource, unit) in [("space", KIB), ("inodes", 1)] {
+            let found = &limits["limits"][resource];
+            let pair = (&found["soft"], &found["hard"]);
+            assert_eq!(
+                pair,
+                (&(soft * unit).into(), &(hard * unit).into()),
+                "{resource}"
+            );
+        }
+    }
+    for of in [stat, &stat["second_level"]["users"]] {
+        let grace = &of["grace_periods"];
+        let pair = (&grace["space"], &grace["inodes"]);
+        assert_eq!(pair, (&soft.into(), &hard.into()), "{stat}");
     }
 }
 
@@ -74,7 +115,7 @@ fn assert_kept(ve: &Ve, round: u64) {
 
 /// The power is back: starts the host and mounts the VE.
 #[track_caller]
-fn boot(ve: &Ve, number: u64) {
+pub(crate) fn boot(ve: &Ve, number: u64) {
     ve.backing().power_up();
     start(ve, number);
 }
@@ -130,12 +171,13 @@ fn power_is_lost_many_times(kind: Kind, rounds: u64) {
         return;
     };
     load::make_homes(&ve);
+    make_late(&ve);
     let on_disk = open(ve.backing().dir(), OFlags::RDONLY).expect("backing");
     rustix::fs::syncfs(on_disk.as_fd()).expect("syncfs");
     drop(on_disk);
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     for round in 0..rounds {
-        load::during(&ve, &mut dice, |dice| {
+        let late = load::during(&ve, &mut dice, |dice| {
             // Now and then long enough for a commit.
             std::thread::sleep(Duration::from_millis(match round % 4 {
                 1 => 3800 + dice.roll(1500),
@@ -143,10 +185,13 @@ fn power_is_lost_many_times(kind: Kind, rounds: u64) {
             }));
             set_limits(&ve, round);
             keep(&ve, round);
+            let late = deadlines(&ve);
             ve.lose_power();
+            late
         });
         boot(&ve, 3 * round);
         assert_limits(&ve.stat(), round);
+        assert_eq!(deadlines(&ve), late, "round {round}");
         assert_kept(&ve, round);
         load::during(&ve, &mut dice, |dice| {
             assert_enforced(&ve, round);
