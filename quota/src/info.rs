@@ -19,13 +19,22 @@ pub struct VeInfo {
     pub grace: PerScope<GracePeriods>,
     /// Whether limits are enforced; usage is counted in any case.
     pub enforced: PerScope<bool>,
-    /// The number of user and group ids that the administrator expects; shown, not enforced.
+    /// The number of user and group ids that the administrator expects, as OpenVZ's quotaugidlimit: nobody is refused for
+    /// it, but 0 says that the VE has no second level from its next start on.
     pub ugid_limit: u32,
     /// When the record was made.
     pub created: Timestamp,
 }
 
 impl VeInfo {
+    /// The `ugid_limit` of a VE for which none was given.
+    pub const ANY_UGIDS: u32 = u32::MAX;
+
+    /// Whether the VE is to have a second level that can be switched on.
+    pub const fn offers_second_level(&self) -> bool {
+        self.ugid_limit != 0
+    }
+
     /// The grace periods of one scope.
     pub const fn grace_periods(&self, scope: Scope) -> GracePeriods {
         self.grace.get(scope)

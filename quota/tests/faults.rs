@@ -127,9 +127,9 @@ fn an_order_that_could_not_be_written_changed_nothing() {
         assert!(after.account(USER).unwrap().limits.is_unlimited());
         arm();
         assert!(engine.set_ugid_limit(9).is_err());
-        assert_eq!(engine.info().ugid_limit, 0);
+        assert_eq!(engine.info().ugid_limit, u32::MAX);
         engine.commit().unwrap();
-        assert_eq!(open(&Arc::new(store.crash())).info().ugid_limit, 0);
+        assert_eq!(open(&Arc::new(store.crash())).info().ugid_limit, u32::MAX);
     }
 }
 

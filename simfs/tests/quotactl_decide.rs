@@ -245,6 +245,20 @@ fn switches() {
     assert_eq!(level.state().enforced, [true, true]);
 }
 
+/// A VE without a second level switches none on; what is on may be switched off.
+#[test]
+fn what_is_not_offered_is_not_switched_on() {
+    let level = level();
+    level.0.lock().unwrap().offered = false;
+    let give = |command, input| ask(&level, &admin(), (command, USER, 2), input);
+    let flags = Input::XfsFlags(2);
+    assert_eq!(give(Command::QuotaOff, Input::None), Ok(Output::None));
+    assert_eq!(give(Command::QuotaOn, Input::None), Err(Refusal::Invalid));
+    assert_eq!(give(Command::XfsQuotaOn, flags), Err(Refusal::NotSupported));
+    assert_eq!(level.state().enforced, [false, true]);
+    assert!(give(Command::GetQuota, Input::None).is_ok());
+}
+
 /// The same by flags: Linux fs/quota/quota.c, quota_setxstate.
 #[test]
 fn switches_of_xfs() {

@@ -62,6 +62,35 @@ fn a_user_meets_the_limits_and_others_write_on() {
     ve.assert_exact();
 }
 
+// S29: 0 takes the second level away at the next start, any other number gives it back and refuses nobody.
+#[test]
+fn the_number_of_ids_says_only_whether_there_is_a_second_level() {
+    let Some(ve) = debian("crun", "rw") else {
+        return;
+    };
+    let write = |user: &str, path: &str| {
+        format!("{user} dd if=/dev/zero of=/srv/{path} bs=4k count=20 conv=fsync")
+    };
+    let (ann, bob) = (write(ANN, "ann/file"), write(BOB, "bob/file"));
+    let codes = |name: &str, first: &str| {
+        let rows = [("first", first), ("ann", &ann), ("bob", &bob)];
+        let answers = answers(&Guest::new(&ve, "crun"), name, &rows);
+        ["first", "ann", "bob"].map(|row| answers[row].code)
+    };
+    ve.setlimit(&["-u", "0"]);
+    let limit = codes("running", "setquota -u ann 0 40 0 0 /");
+    assert_eq!(limit, [0, 1, 0], "not before the next start");
+    ve.remount();
+    // quotaon(8) ends with the number of what it could not switch on: users and groups.
+    assert_eq!(codes("without", "quotaon -a"), [2, 0, 0]);
+    let owned = &ve.charged().users[&1001];
+    assert!(owned.space >= 80 << 10, "counted all the same: {owned:?}");
+    ve.assert_exact();
+    ve.setlimit(&["-u", "1"]);
+    ve.remount();
+    assert_eq!(codes("again", "quotaoff -a && quotaon -a"), [0, 1, 0]);
+}
+
 // S46: what the host sets for a user of a running VE is seen inside at once.
 #[test]
 fn what_the_host_sets_is_seen_inside_at_once() {

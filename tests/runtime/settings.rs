@@ -218,6 +218,44 @@ fn limits_are_in_force_with_the_first_generation_alone() {
     settings("crun", true);
 }
 
+// S29: whether there is a second level is taken from the configuration at each start, and from nowhere else.
+#[test]
+fn a_start_follows_the_configured_number_of_ids() {
+    let Some(host) = Host::small("crun") else {
+        return;
+    };
+    host.create("101", &["--quotaugidlimit", "10"]).ok();
+    let file = host.path("etc/vz/conf/101.conf");
+    let edit = |from: &str, to: &str| {
+        let key = |value: &str| format!("QUOTAUGIDLIMIT=\"{value}\"");
+        let text = std::fs::read_to_string(&file).expect("configuration");
+        assert!(text.contains(&key(from)), "{text}");
+        std::fs::write(&file, text.replace(&key(from), &key(to))).expect("configuration");
+    };
+    let is_on = || {
+        let mut stat = host.command("vzquota");
+        let shown = finish(stat.args(["stat", "101", "-t", "--json"])).stdout;
+        let report: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        report["second_level"]["users"]["enforced"] == true
+    };
+    let restart = || drop(host.vzctl(&["restart", "101", "--fast"]).ok());
+    assert!(is_on());
+    edit("10", "0");
+    host.vzctl(&["start", "101"]).ok();
+    assert!(!is_on());
+    edit("0", "5");
+    restart();
+    assert!(is_on());
+    let set = ["set", "101", "--quotaugidlimit", "0", "--save"];
+    host.vzctl(&set).ok();
+    assert!(is_on(), "not before the next start");
+    restart();
+    assert!(!is_on());
+    host.vzctl(&["stop", "101", "--fast"]).ok();
+    host.vzctl(&["destroy", "101"]).ok();
+    host.assert_nothing_left();
+}
+
 // S72: told at the mount, applied by order only.
 #[test]
 fn a_configuration_edited_by_hand_is_told_and_applied_when_asked() {

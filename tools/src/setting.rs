@@ -98,7 +98,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("diskspace", "DISKSPACE", "S[:H]", Disk, space_pair, "Space, soft and hard limit: KiB, or with a suffix (10G), or 'unlimited'"),
     plain("diskinodes", "DISKINODES", "S[:H]", Disk, inode_pair, "Inodes, soft and hard limit: a number, or with a suffix (200K), or 'unlimited'"),
     plain("quotatime", "QUOTATIME", "SECONDS", Disk, number_or_unlimited, "Grace period of both soft limits; or 'unlimited'"),
-    plain("quotaugidlimit", "QUOTAUGIDLIMIT", "N", Disk, number_or_unlimited, "0: no limits of users and groups in the VE; else they are enforced"),
+    plain("quotaugidlimit", "QUOTAUGIDLIMIT", "N", Disk, number_or_unlimited, "0: no limits of users and groups from the next start on; else they are enforced, for any number of ids"),
     plain("cpuunits", "CPUUNITS", "N", Group, cpuunits, "Share of the CPU against other VEs: 8 to 500000, 1000 is usual"),
     scaled(plain("cpulimit", "CPULIMIT", "N[%]", Group, number, "Percent of one CPU, with '%' of the whole host; 0: no limit"), cpulimit),
     plain("cpus", "CPUS", "N", Group, number, "Number of CPUs; 0: all"),

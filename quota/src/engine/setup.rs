@@ -46,7 +46,7 @@ impl Setup {
             limits: Limits::UNLIMITED,
             grace: PerScope::default(),
             enforced: PerScope::all(true),
-            ugid_limit: 0,
+            ugid_limit: VeInfo::ANY_UGIDS,
             usage: Tally::default(),
         }
     }

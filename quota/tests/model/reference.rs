@@ -59,7 +59,7 @@ impl Reference {
         let settings = Settings {
             grace: Scope::ALL.map(|scope| (scope, [grace, grace])).into(),
             enforced: Scope::ALL.map(|scope| (scope, true)).into(),
-            ugid_limit: 0,
+            ugid_limit: u32::MAX,
         };
         let accounts = BTreeMap::from([(Subject::Ve, Plain::default())]);
         Self {

@@ -280,7 +280,14 @@ fn state(kind: QuotaType, level: &dyn SecondLevel) -> QuotaState {
     }
 }
 
+/// `Q_QUOTAON` and `Q_QUOTAOFF`.
+///
+/// # Source
+/// Linux `fs/ext4/super.c`, `ext4_quota_on`: without quota there is nothing to switch on.
 fn switch(kind: QuotaType, on: bool, level: &dyn SecondLevel) -> Result<Output, Refusal> {
+    if on && !level.is_offered() {
+        return Err(Refusal::Invalid);
+    }
     if level.is_enforced(kind) == on {
         return Err(Refusal::AlreadySo);
     }
@@ -309,6 +316,10 @@ fn xfs_switch(flags: u32, on: bool, level: &dyn SecondLevel) -> Result<Output, R
     let known = ACCOUNTED | u32::from(USERS_ENFORCED) | u32::from(GROUPS_ENFORCED);
     if flags & !known != 0 || flags & !ACCOUNTED == 0 {
         return Err(Refusal::Invalid);
+    }
+    // As `quota_enable` in fs/quota/quota.c for a filesystem that has no such call.
+    if on && !level.is_offered() {
+        return Err(Refusal::NotSupported);
     }
     // On: all of them must be off. Off: it is enough that one is on.
     let so = |kind: QuotaType| level.is_enforced(kind) == on;

@@ -47,6 +47,10 @@ impl SecondLevel for Engine {
         self.info().is_enforced(kind.into())
     }
 
+    fn is_offered(&self) -> bool {
+        self.info().offers_second_level()
+    }
+
     fn grace_periods(&self, kind: QuotaType) -> GracePeriods {
         self.info().grace_periods(kind.into())
     }

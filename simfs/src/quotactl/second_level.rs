@@ -58,6 +58,9 @@ pub trait SecondLevel: Send + Sync {
     /// Whether limits are enforced.
     fn is_enforced(&self, kind: QuotaType) -> bool;
 
+    /// Whether the VE may switch enforcement on.
+    fn is_offered(&self) -> bool;
+
     /// The grace periods.
     fn grace_periods(&self, kind: QuotaType) -> GracePeriods;
 

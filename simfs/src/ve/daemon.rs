@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use quota::store::{self, DiskStore};
-use quota::{Clock, Engine, EngineError, Environment, Setup};
+use quota::{Clock, Engine, EngineError, Environment, Scope, Setup};
 
 use super::saved::{self, MountRecord};
 use super::service::{EventLog, VeService};
@@ -116,6 +116,7 @@ pub(super) fn first(
     let body = Body::new(parts)?;
     if config.quota {
         count_if_new(&body.engine, &body.parts.area)?;
+        follow_ugid_limit(&body.engine)?;
     }
     let number = body.parts.link.mount().map_err(StartError::step(format!(
         "cannot mount at {}",
@@ -444,6 +445,18 @@ fn make_accounts(config: &Config) -> Result<(), StartError> {
     let engine = Engine::create(Arc::new(store), environment(config), setup)?;
     // No mount has this number, so none has ended well.
     Ok(engine.begin_service(0, true)?)
+}
+
+/// Starts a VE without a second level where the record says so. It is counted all the same.
+fn follow_ugid_limit(engine: &Engine) -> Result<(), StartError> {
+    if engine.info().offers_second_level() {
+        return Ok(());
+    }
+    for scope in [Scope::Users, Scope::Groups] {
+        let _changed = engine.set_enforced(scope, false)?;
+    }
+    tracing::info!("no second level: the record's number of user and group ids is 0");
+    Ok(())
 }
 
 fn open_engine(config: &Config, journal: &recovery::Service) -> Result<Engine, StartError> {

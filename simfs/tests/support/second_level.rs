@@ -15,6 +15,7 @@ pub(crate) struct State {
     pub(crate) groups: BTreeMap<u32, Account>,
     pub(crate) grace: [GracePeriods; 2],
     pub(crate) enforced: [bool; 2],
+    pub(crate) offered: bool,
     pub(crate) syncs: u32,
     pub(crate) broken: bool,
 }
@@ -26,6 +27,7 @@ impl Default for State {
             groups: BTreeMap::new(),
             grace: [GracePeriods::default(); 2],
             enforced: [true; 2],
+            offered: true,
             syncs: 0,
             broken: false,
         }
@@ -119,6 +121,10 @@ impl SecondLevel for Fake {
 
     fn is_enforced(&self, kind: QuotaType) -> bool {
         self.0.lock().unwrap().enforced[slot(kind)]
+    }
+
+    fn is_offered(&self) -> bool {
+        self.0.lock().unwrap().offered
     }
 
     fn grace_periods(&self, kind: QuotaType) -> GracePeriods {

@@ -85,6 +85,20 @@ fn what_is_switched_off_is_kept_and_said_to_be_off() {
 }
 
 #[test]
+fn a_number_of_ids_after_none_switches_on() {
+    let host = Host::new();
+    host.init();
+    let is_on = || host.vzquota(&words("stat 101 -t")).code == 0;
+    host.vzquota_ok("setlimit 101 -s 0 -u 0");
+    assert!(!is_on());
+    host.vzquota_ok("setlimit 101 -u 1");
+    assert!(is_on());
+    host.vzquota_ok("setlimit 101 -s 0");
+    host.vzquota_ok("setlimit 101 -u 2");
+    assert!(!is_on(), "what was switched off stays off");
+}
+
+#[test]
 fn the_machine_form_names_each_account() {
     let host = Host::new();
     host.init();

@@ -91,13 +91,7 @@ impl Wanted {
             });
         }
         if let Some(limit) = self.ugid_limit {
-            orders.push(Request::SetUgidLimit(limit));
-            orders.extend(
-                [Scope::Users, Scope::Groups].map(|scope| Request::SetEnforced {
-                    scope,
-                    on: limit > 0,
-                }),
-            );
+            orders.extend(second_level(limit));
         }
         orders
     }
@@ -124,6 +118,17 @@ impl Wanted {
     }
 }
 
+/// The orders that keep this limit: a number puts the second level in force at once, 0 takes it away at the next start.
+fn second_level(ugid_limit: u32) -> Vec<Request> {
+    let scopes = [Scope::Users, Scope::Groups].into_iter();
+    let switches = scopes
+        .filter(|_| ugid_limit > 0)
+        .map(|scope| Request::SetEnforced { scope, on: true });
+    std::iter::once(Request::SetUgidLimit(ugid_limit))
+        .chain(switches)
+        .collect()
+}
+
 const fn bytes(kib: u64) -> Bytes {
     Bytes::new(kib.saturating_mul(1024))
 }
@@ -137,6 +142,25 @@ pub(crate) fn apply(context: &Context, config: &VeConfig) -> Fallible<()> {
     let mut handle = VeHandle::open(&context.paths, context.ve).map_err(not_set)?;
     for order in &orders {
         handle.order(order).map_err(not_set)?;
+    }
+    Ok(())
+}
+
+/// Takes from the configuration whether the VE that is about to start has a second level. One that is configured as it was
+/// stays as it was switched, inside or outside.
+pub(crate) fn follow_ugid_limit(context: &Context, config: &VeConfig) -> Fallible<()> {
+    let Some(limit) = Wanted::of(config).ugid_limit else {
+        return Ok(());
+    };
+    // A record that cannot be opened is for the mount to name.
+    let Ok(mut handle) = VeHandle::open(&context.paths, context.ve) else {
+        return Ok(());
+    };
+    if handle.info().map_err(not_set)?.ugid_limit == limit {
+        return Ok(());
+    }
+    for order in second_level(limit) {
+        handle.order(&order).map_err(not_set)?;
     }
     Ok(())
 }

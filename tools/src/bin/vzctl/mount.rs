@@ -61,6 +61,7 @@ pub(crate) fn mount(context: &Context, config: &VeConfig) -> Fallible<()> {
     if has_quota {
         disk::ensure_record(context, config)?;
         disk::report_difference(context, config);
+        disk::follow_ugid_limit(context, config)?;
     } else {
         command.arg("--no-quota");
     }

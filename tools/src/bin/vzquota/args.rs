@@ -98,7 +98,7 @@ pub(crate) struct LimitArgs {
     /// Enforce limits of users and groups: 1 or 0.
     #[arg(short = 's', value_name = "0|1", allow_hyphen_values = true)]
     pub(crate) second_level: Option<String>,
-    /// User and group ids expected; kept for reports, never a reason to refuse.
+    /// User and group ids expected; never a reason to refuse. 0: no limits of users and groups from the next start on.
     #[arg(short = 'u', value_name = "N", allow_hyphen_values = true)]
     pub(crate) ugid_limit: Option<String>,
     /// Accepted for old scripts; takes a value and does nothing.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use quota::{
-    GracePeriod, GracePeriods, Inodes, Limits, LimitsChange, PerScope, Scope, Setup, Subject, Tally,
+    GracePeriod, GracePeriods, Inodes, Limits, LimitsChange, PerScope, Scope, Setup, Subject,
+    Tally, VeInfo,
 };
 use simfs::control::{Client, ClientError, Request};
 use simfs::private::PrivateError;
@@ -86,7 +87,7 @@ fn setup(
             users: second_level,
             groups: second_level,
         },
-        ugid_limit: wanted.ugid_limit.unwrap_or(0),
+        ugid_limit: wanted.ugid_limit.unwrap_or(VeInfo::ANY_UGIDS),
         usage,
     }
 }
@@ -192,7 +193,8 @@ fn apply(
     let private = private.map(absolute).transpose()?;
     let account = handle.account(Subject::Ve).map_err(ve_failure)?;
     check_order(&wanted.limits.applied_to(account.limits))?;
-    for request in requests(private, wanted) {
+    let is_offered = handle.info().map_err(ve_failure)?.offers_second_level();
+    for request in requests(private, wanted, is_offered) {
         let changed = handle.order(&request).map_err(ve_failure)?;
         if !changed {
             context.tell("nothing to change");
@@ -201,8 +203,8 @@ fn apply(
     Ok(())
 }
 
-/// The orders that make up what is wanted.
-fn requests(private: Option<PathBuf>, wanted: &Wanted) -> Vec<Request> {
+/// The orders that make up what is wanted. Offering a second level again also switches it on.
+fn requests(private: Option<PathBuf>, wanted: &Wanted, is_offered: bool) -> Vec<Request> {
     let (space, inodes) = (wanted.space_grace, wanted.inode_grace);
     let change: LimitsChange = wanted.limits;
     let limits = (!change.is_empty()).then_some(Request::SetLimits {
@@ -214,8 +216,10 @@ fn requests(private: Option<PathBuf>, wanted: &Wanted) -> Vec<Request> {
         space,
         inodes,
     });
+    let is_new = !is_offered && wanted.ugid_limit.is_some_and(|limit| limit > 0);
     let switches = wanted
         .second_level
+        .or_else(|| is_new.then_some(true))
         .map(|on| [Scope::Users, Scope::Groups].map(|scope| Request::SetEnforced { scope, on }));
     limits
         .into_iter()
