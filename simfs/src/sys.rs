@@ -16,6 +16,7 @@ pub mod attr;
 pub mod cpu;
 pub mod creds;
 pub mod dirent;
+pub mod errand;
 pub mod exec;
 pub mod extents;
 pub mod file;

@@ -13,10 +13,11 @@
 
 #[path = "support/filtered.rs"]
 mod filtered;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,7 +42,25 @@ fn child() {
     let Ok(part) = std::env::var(PART) else {
         return;
     };
-    filtered::play(&part);
+    match part.as_str() {
+        "serve" => serve(),
+        part => filtered::play(part),
+    }
+}
+
+/// Serves the callers of another process until it is killed.
+fn serve() {
+    let config = QuotactlConfig {
+        socket_path: std::env::var_os(SOCKET).unwrap().into(),
+        device: (0, 0),
+        policy: AdminPolicy::RootOfVe,
+        own_ids: false,
+        kept: None,
+    };
+    let _service = QuotactlService::start(config, Arc::new(engine()), drop, || Ok(())).unwrap();
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Users 0 and 1000 and groups 0 and 50 with 5000 bytes in two files each; limits for 1000.
@@ -349,6 +368,73 @@ fn dying_callers_and_a_flood_leave_the_service_whole() {
     assert_eq!(lines.value("failures"), 0);
     assert_eq!(lines.value("calls"), 4 * 500);
     bench.run("commands", &[]).expect("getquota", 0);
+}
+
+/// A caller whose path waits for a file system that does not answer, until its input ends.
+struct Stuck {
+    caller: Held,
+    output: BufReader<ChildStdout>,
+    read: String,
+}
+
+impl Stuck {
+    /// The service looks the path up by now.
+    fn new(bench: &Bench) -> Self {
+        let mut command = bench.command("stuck", &[]);
+        let mut caller = Held(command.stdin(Stdio::piped()).spawn().unwrap());
+        let mut output = BufReader::new(caller.0.stdout.take().unwrap());
+        let mut read = String::new();
+        while !read.contains("@caught") {
+            assert_ne!(output.read_line(&mut read).unwrap(), 0, "{read}");
+        }
+        Self {
+            caller,
+            output,
+            read,
+        }
+    }
+
+    /// Lets the caller go; what it was answered.
+    fn end(mut self) -> Lines {
+        drop(self.caller.0.stdin.take());
+        self.output.read_to_string(&mut self.read).unwrap();
+        Lines::parse(&self.read)
+    }
+}
+
+// S80
+#[test]
+fn callers_that_hang_hold_up_nobody_else() {
+    let bench = Bench::new(AdminPolicy::RootOfVe);
+    // As many as there are threads.
+    let stuck = [(); 3].map(|()| Stuck::new(&bench));
+    bench.run("commands", &[]).expect("getquota", 0);
+    bench.run("syncfs", &[]).expect("syncfs", 0);
+    for stuck in stuck {
+        stuck.end().expect("stuck", libc::EAGAIN);
+    }
+    bench.run("commands", &[]).expect("getquota", 0);
+}
+
+// S80
+#[test]
+fn a_service_that_is_killed_ends_though_a_caller_hangs() {
+    let mut bench = Bench::new(AdminPolicy::RootOfVe);
+    drop(bench.service.take());
+    let mut service = Held(bench.command("serve", &[]).spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !bench.socket().exists() {
+        assert!(Instant::now() < deadline, "no service");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let stuck = Stuck::new(&bench);
+    service.0.kill().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while service.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "a thread waits for the caller");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(stuck);
 }
 
 /// In the keeper's place.

@@ -28,6 +28,7 @@ use super::refusal::Refusal;
 use super::second_level::SecondLevel;
 use super::serve::{HomeMaps, Listener, Server};
 use crate::shared::{Found, Place};
+use crate::sys::errand::Errands;
 use crate::sys::inherited::Inherited;
 use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::{DeviceNumber, NamespaceId};
@@ -44,7 +45,11 @@ const QUEUE_BOUND: usize = 32;
 /// Most listeners at a time: one per process that was started from outside and still lives.
 const LISTENERS_MAX: usize = 4096;
 const STACK_BYTES: usize = 256 << 10;
-/// How long stopping waits for requests in work. One can hang in a filesystem of the guest's own.
+/// How long a caller's memory or path may take, and how many of those that took longer may still be waited for: more than
+/// callers have that mean well, on any machine.
+const ERRAND_PATIENCE: Duration = Duration::from_secs(10);
+const ERRANDS_LOST_MAX: usize = 16;
+/// How long stopping waits for requests in work. One can wait for a filesystem of the guest's own.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to serve a VE.
@@ -153,6 +158,7 @@ impl QuotactlService {
                 own_ids,
                 home: HomeMaps::default(),
                 level,
+                errands: Errands::new(ERRAND_PATIENCE, ERRANDS_LOST_MAX),
                 sync_backing: Box::new(sync_backing),
             },
             kept,

@@ -35,6 +35,8 @@ pub enum Refusal {
     NoMoreAccounts,
     /// A number too large to be stored.
     OutOfRange,
+    /// The caller's memory or path waits for somebody who does not answer.
+    TooSlow,
     /// The quota record could not be read or written.
     Fault,
 }
@@ -61,6 +63,7 @@ impl Refusal {
             Self::QuotaOff => libc::ESRCH,
             Self::AlreadySo => libc::EEXIST,
             Self::OutOfRange => libc::ERANGE,
+            Self::TooSlow => libc::EAGAIN,
             Self::Fault => libc::EIO,
         }
     }

@@ -3,6 +3,7 @@
 //! Order: open the caller's files, ask the kernel whether the request still stands (only then do they belong to the
 //! caller), read, ask again before changing anything and before writing to the caller.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::notify::KeptListener;
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
 use super::sync::SyncBacking;
+use crate::sys::errand::Errands;
 use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::{DeviceNumber, Memory, NamespaceId, Task};
 
@@ -80,6 +82,8 @@ pub struct Server {
     pub home: HomeMaps,
     /// Its users' and groups' quota.
     pub level: Arc<dyn SecondLevel>,
+    /// Whoever looks at what may wait for a guest.
+    pub errands: Errands,
     /// What syncfs(2) on the mount has to do beyond what the kernel does.
     pub sync_backing: SyncBacking,
 }
@@ -155,6 +159,9 @@ impl Visit<'_> {
                     return Ok(());
                 }
                 self.check_device(&path).map_err(|refusal| {
+                    if refusal == Refusal::TooSlow {
+                        return refusal;
+                    }
                     // We look with more rights than the caller: it must not learn what exists where it may not look.
                     let is_admin = self.caller().is_ok_and(|caller| caller.is_admin);
                     if is_admin { refusal } else { Refusal::NoDevice }
@@ -164,7 +171,8 @@ impl Visit<'_> {
     }
 
     fn check_device(&self, path: &[u8]) -> Result<(), Refusal> {
-        match self.task.block_device(path) {
+        let path = CString::new(path).map_err(|_| Refusal::NotFound)?;
+        match self.task.block_device(&self.server.errands, &path) {
             Ok(Some(device)) if device == self.server.device => Ok(()),
             Ok(Some(_)) => Err(Refusal::NoDevice),
             Ok(None) => Err(Refusal::NotBlockDevice),
@@ -173,6 +181,7 @@ impl Visit<'_> {
                 Some(libc::EACCES) => Refusal::SearchDenied,
                 Some(libc::ELOOP) => Refusal::TooManyLinks,
                 Some(libc::ENAMETOOLONG) => Refusal::NameTooLong,
+                _ if is_too_slow(&error) => Refusal::TooSlow,
                 _ => Refusal::NoDevice,
             }),
         }
@@ -232,8 +241,8 @@ impl Visit<'_> {
         let mut bytes = vec![0; PATH_MAX];
         let length = self
             .memory
-            .read(address, &mut bytes)
-            .map_err(|_| Refusal::BadAddress)?;
+            .read(&self.server.errands, address, &mut bytes)
+            .map_err(untouchable)?;
         bytes.truncate(length);
         match bytes.iter().position(|byte| *byte == 0) {
             Some(end) => bytes.truncate(end),
@@ -246,8 +255,9 @@ impl Visit<'_> {
     fn read_input(&self, call: &Call, command: Command) -> Result<Input, Refusal> {
         let mut bytes = vec![0; Input::size(command, call.layout)];
         if !bytes.is_empty() {
-            let length = self.memory.read(call.data, &mut bytes);
-            if !length.is_ok_and(|length| length == bytes.len()) {
+            let errands = &self.server.errands;
+            let length = self.memory.read(errands, call.data, &mut bytes);
+            if length.map_err(untouchable)? != bytes.len() {
                 return Err(Refusal::BadAddress);
             }
         }
@@ -260,10 +270,12 @@ impl Visit<'_> {
             return Ok(());
         }
         self.check_still_waiting()?;
-        match self.memory.write(call.data, &bytes) {
-            Ok(length) if length == bytes.len() => Ok(()),
-            _ => Err(Refusal::BadAddress),
+        let errands = &self.server.errands;
+        let length = self.memory.write(errands, call.data, &bytes);
+        if length.map_err(untouchable)? != bytes.len() {
+            return Err(Refusal::BadAddress);
         }
+        Ok(())
     }
 }
 
@@ -274,6 +286,21 @@ fn id_maps(task: &Task) -> Result<(IdMap, IdMap), Refusal> {
         IdMap::parse(&text).map_err(|_| Refusal::Fault)
     };
     Ok((map("uid_map")?, map("gid_map")?))
+}
+
+/// What the caller's pointer names cannot be read or written.
+#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+fn untouchable(error: io::Error) -> Refusal {
+    match is_too_slow(&error) {
+        true => Refusal::TooSlow,
+        false => Refusal::BadAddress,
+    }
+}
+
+/// Whether an errand did not come back, or was not begun since too many others have not.
+fn is_too_slow(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
+    kinds.contains(&error.kind())
 }
 
 /// The caller's files cannot be read: it is gone, or we lack the right to trace it.

@@ -11,11 +11,14 @@
 //! # Source
 //! proc_pid_mem(5), proc_pid_status(5), seccomp_unotify(2).
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
+
+use super::errand::{Errands, Found, Work};
 
 /// Longest file below /proc/TID that is read: `status` with all 65536 groups stays below.
 const FILE_MAX: u64 = 1 << 20;
@@ -126,23 +129,12 @@ impl Task {
     /// only ever compared with one number, so this costs at worst a refusal.
     ///
     /// # Errors
-    /// Those of openat2(2).
-    pub fn block_device(&self, path: &[u8]) -> io::Result<Option<DeviceNumber>> {
-        let base = if path.starts_with(b"/") {
-            "root"
-        } else {
-            "cwd"
-        };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let base = rustix::fs::openat(&self.dir, base, flags | OFlags::DIRECTORY, Mode::empty())?;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(base, path, flags, Mode::empty(), resolve)?;
-        // The kind and the number of a node never change, so nothing needs to be asked from its filesystem.
-        let stat = statx_cached(&file, StatxFlags::TYPE)?;
-        let kind = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into());
-        Ok(kind
-            .is_block_device()
-            .then_some((stat.stx_rdev_major, stat.stx_rdev_minor)))
+    /// Those of openat2(2); `TimedOut` and `EAGAIN` of [`Errands`].
+    pub fn block_device(&self, errands: &Errands, path: &CStr) -> io::Result<Option<DeviceNumber>> {
+        match errands.run(self.dir.as_fd(), Work::BlockDevice(path.to_owned()))? {
+            (Found::Device(device), _) => Ok(device),
+            (Found::Length(_), _) => Ok(None),
+        }
     }
 
     /// The device number of the filesystem that an open descriptor of this thread lies on.
@@ -157,10 +149,31 @@ impl Task {
     }
 }
 
+/// [`Task::block_device`], in the process of an errand.
+pub(super) fn block_device(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+) -> rustix::io::Result<Option<DeviceNumber>> {
+    let base = match path.to_bytes().first() {
+        Some(b'/') => c"root",
+        _ => c"cwd",
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let base = rustix::fs::openat(dir, base, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(base, path, flags, Mode::empty(), resolve)?;
+    // The kind and the number of a node never change, so nothing needs to be asked from its filesystem.
+    let stat = statx_cached(&file, StatxFlags::TYPE)?;
+    let kind = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into());
+    Ok(kind
+        .is_block_device()
+        .then_some((stat.stx_rdev_major, stat.stx_rdev_minor)))
+}
+
 /// What the kernel knows without asking the filesystem: a guest's own FUSE server could keep us waiting.
-fn statx_cached(file: &OwnedFd, mask: StatxFlags) -> io::Result<rustix::fs::Statx> {
+fn statx_cached(file: &OwnedFd, mask: StatxFlags) -> rustix::io::Result<rustix::fs::Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(rustix::fs::statx(file, "", flags, mask)?)
+    rustix::fs::statx(file, c"", flags, mask)
 }
 
 /// The memory of a thread.
@@ -173,16 +186,28 @@ impl Memory {
     /// Fills the buffer from this address as far as memory is mapped; returns the number of bytes.
     ///
     /// # Errors
-    /// `EIO` if nothing is mapped at the address.
-    pub fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::pread(&self.fd, buffer, address)?)
+    /// `EIO` if nothing is mapped at the address; `TimedOut` and `EAGAIN` of [`Errands`].
+    pub fn read(&self, errands: &Errands, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let work = Work::Read(address, vec![0; buffer.len()]);
+        match errands.run(self.fd.as_fd(), work)? {
+            (Found::Length(length), Work::Read(_, bytes)) => {
+                buffer.copy_from_slice(&bytes);
+                Ok(length)
+            }
+            _ => Ok(0),
+        }
     }
 
     /// Writes as much as memory is mapped and writable; returns the number of bytes.
     ///
     /// # Errors
-    /// `EIO` if nothing is mapped at the address.
-    pub fn write(&self, address: u64, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::pwrite(&self.fd, bytes, address)?)
+    /// `EIO` if nothing is mapped at the address; `TimedOut` and `EAGAIN` of [`Errands`]. What timed out may still be
+    /// written later.
+    pub fn write(&self, errands: &Errands, address: u64, bytes: &[u8]) -> io::Result<usize> {
+        let work = Work::Write(address, bytes.to_vec());
+        match errands.run(self.fd.as_fd(), work)? {
+            (Found::Length(length), _) => Ok(length),
+            (Found::Device(_), _) => Ok(0),
+        }
     }
 }

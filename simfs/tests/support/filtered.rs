@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::io::{IoSlice, Read};
+use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -195,6 +195,7 @@ pub(crate) fn play(part: &str) {
                 "unprivileged" => say("next", simfs(NEXT, 0, 0, &mut [0; 256])),
                 "flood" => flood(u64::MAX),
                 "flood-to-end" => flood(500),
+                "stuck" => stuck(),
                 "patient" => {
                     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
                     say("next", simfs(NEXT, 0, 0, &mut [0; 256]));
@@ -266,6 +267,54 @@ fn changes() {
     say("getfmt-off", simfs(0x0080_0004, 0, 0, &mut data));
     say("quotaon", simfs(0x0080_0002, 0, 2, &mut data));
     say("quotaon-again", simfs(0x0080_0002, 0, 2, &mut data));
+}
+
+/// Calls with a path on a file system of its own that never answers, and keeps that until its input ends.
+fn stuck() {
+    // Whoever waits for this process for ever fails the test, and does not hang it.
+    // SAFETY: a plain call; nothing handles the signal.
+    unsafe { libc::alarm(120) };
+    // SAFETY: descriptors are not unshared.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
+    let private =
+        rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE;
+    rustix::mount::mount_change("/", private).unwrap();
+    let dir = format!("stuck-{}", std::process::id());
+    std::fs::create_dir(&dir).unwrap();
+    let device = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .unwrap();
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0",
+        device.as_raw_fd()
+    );
+    let options = CString::new(options).unwrap();
+    let flags = rustix::mount::MountFlags::NOSUID;
+    rustix::mount::mount("stuck", &dir, "fuse", flags, options.as_c_str()).unwrap();
+    std::thread::spawn(move || never_answer(&device));
+    let errno = quotactl(GETINFO, 0, &format!("{dir}/x"), 0, address(&raw const dir));
+    say("stuck", errno);
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// Serves a FUSE device as far as its first request beyond FUSE_INIT, which stays in work.
+fn never_answer(mut device: &std::fs::File) {
+    let mut request = [0; 1 << 16];
+    let _ = device.read(&mut request).unwrap();
+    let mut answer = [0; 256];
+    put(&mut answer, 0, &80_u32.to_le_bytes());
+    put(&mut answer, 8, &request[8..16]);
+    put(&mut answer, 16, &7_u32.to_le_bytes());
+    put(&mut answer, 20, &31_u32.to_le_bytes());
+    put(&mut answer, 36, &4096_u32.to_le_bytes()); // max_write
+    assert_eq!(device.write(&answer[..80]).unwrap(), 80);
+    let _ = device.read(&mut request).unwrap();
+    say("caught", 0);
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Two pages, of which only the first is mapped.
