@@ -140,11 +140,14 @@ impl VeHandle {
         request: &Request,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Reply, VeError> {
-        let end = Instant::now() + ending::PATIENCE;
+        // From the first refusal on: what was under way then, such as a recount, may have taken long.
+        let mut end = None;
+        let mut is_late =
+            || Instant::now() >= *end.get_or_insert_with(|| Instant::now() + ending::PATIENCE);
         let reply = loop {
             match &mut self.way {
                 Way::Mounted(client) => match client.request_with_progress(request, progress) {
-                    Err(error) if ending::is_end(&error) && Instant::now() < end => {
+                    Err(error) if ending::is_end(&error) && !is_late() => {
                         thread::sleep(RETRY);
                         self.way = way(&self.state_dir, &self.run_dir, self.ve)?;
                     }
