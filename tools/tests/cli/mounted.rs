@@ -1,6 +1,7 @@
 //! A VE with a daemon: the same commands go through its socket, and those that need the store are refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quota::store::memory::MemoryStore;
@@ -12,6 +13,7 @@ use simfs::control::{
     CheckReport, ErrorKind, Progress, Reply, Request, RequestError, Server, Service, VeState,
     VeStatus, engine_reply,
 };
+use simfs_tools::ending;
 
 use crate::host::{Host, rows, words};
 
@@ -19,6 +21,8 @@ use crate::host::{Host, rows, words};
 struct Daemon {
     engine: Engine,
     busy: Mutex<bool>,
+    /// After this time in the next check the mount is gone.
+    gone_after: Mutex<Option<Duration>>,
     seen: Mutex<Vec<Request>>,
 }
 
@@ -31,6 +35,10 @@ impl Service for Daemon {
         match request {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::Check { repair } => {
+                if let Some(time) = self.gone_after.lock().take() {
+                    std::thread::sleep(time);
+                    return Reply::Error(RequestError::new(ErrorKind::Ending, "the mount is gone"));
+                }
                 progress(Progress {
                     done: Inodes::new(1),
                     total_estimate: Inodes::new(2),
@@ -97,6 +105,7 @@ fn mounted() -> Mounted {
     let daemon = Arc::new(Daemon {
         engine,
         busy: Mutex::new(false),
+        gone_after: Mutex::new(None),
         seen: Mutex::new(Vec::new()),
     });
     let run_dir = host.path("run/simfs/101");
@@ -206,6 +215,20 @@ fn check_is_done_by_the_daemon() {
     let ended = host.simfs(&["check", "101", "--repair"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(*daemon.seen.lock(), [Request::Check { repair: true }]);
+}
+
+// However long a check has taken, the daemon is waited for from its refusal on.
+#[test]
+fn a_check_that_the_end_of_the_mount_cut_off_is_done_again() {
+    let Mounted {
+        host,
+        daemon,
+        _server,
+    } = mounted();
+    *daemon.gone_after.lock() = Some(ending::PATIENCE + Duration::from_millis(500));
+    let ended = host.simfs(&["check", "101"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(daemon.seen.lock().len(), 2);
 }
 
 #[test]
