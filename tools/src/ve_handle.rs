@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quota::store::DiskStore;
 use quota::store::StoreError;
@@ -23,9 +23,6 @@ use thiserror::Error;
 
 use crate::ending;
 use crate::paths::Paths;
-
-/// How often a store that a starting or ending daemon holds is tried again.
-const RETRY: Duration = Duration::from_millis(10);
 
 /// The way to a VE's accounts.
 pub struct VeHandle {
@@ -148,7 +145,7 @@ impl VeHandle {
             match &mut self.way {
                 Way::Mounted(client) => match client.request_with_progress(request, progress) {
                     Err(error) if ending::is_end(&error) && !is_late() => {
-                        thread::sleep(RETRY);
+                        thread::sleep(ending::RETRY);
                         self.way = way(&self.state_dir, &self.run_dir, self.ve)?;
                     }
                     answer => break answer?,
@@ -237,7 +234,7 @@ fn way(state_dir: &Path, run_dir: &Path, ve: VeId) -> Result<Way, VeError> {
             Err(error) => return Err(VeError::Daemon(error)),
         }
         match open_store(state_dir, ve) {
-            Err(VeError::Held { .. }) if Instant::now() < end => thread::sleep(RETRY),
+            Err(VeError::Held { .. }) if Instant::now() < end => thread::sleep(ending::RETRY),
             opened => return opened.map(Way::Stored),
         }
     }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser};
 use quota::VeId;
-use simfs::control::{Client, Reply, Request};
 use simfs::mount::MountOptions;
 use simfs_tools::cli;
+use simfs_tools::ending;
 use simfs_tools::exit::{self, Failure, MountHelperExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
@@ -125,10 +125,9 @@ fn is_mounted_at(paths: &Paths, ve: VeId, place: &Path) -> bool {
     if !is_mount_point(place) {
         return false;
     }
-    let status =
-        Client::connect(&paths.run_dir(ve)).and_then(|mut client| client.request(&Request::Status));
+    let status = ending::status(&paths.run_dir(ve));
     let place = place.canonicalize();
-    matches!((status, place), (Ok(Reply::Status(status)), Ok(place)) if status.mountpoint == place)
+    matches!((status, place), (Ok(status), Ok(place)) if status.mountpoint == place)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! `simfs oci`: what a container runtime needs to know, so that quota tools work inside.
 
 use quota::VeId;
-use simfs::control::{Client, ClientError, Reply, Request, VeStatus};
+use simfs::control::{ClientError, VeStatus};
 use simfs::oci::{DeviceNode, OciInput, fragments, make_host_node};
 use simfs::{decoy, quotactl};
+use simfs_tools::ending;
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::paths::Paths;
 use simfs_tools::report::print;
@@ -45,13 +46,8 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &OciArgs) -> Outcome {
 }
 
 fn status(paths: &Paths, ve: VeId) -> Result<VeStatus, Failure<SimfsExit>> {
-    let client = Client::connect(&paths.run_dir(ve));
-    let reply = client.and_then(|mut client| client.request(&Request::Status));
-    match reply {
-        Ok(Reply::Status(status)) => Ok(*status),
-        Ok(_) => Err(failed(
-            "the daemon answered something else: it differs in version",
-        )),
+    match ending::status(&paths.run_dir(ve)) {
+        Ok(status) => Ok(status),
         Err(ClientError::NotRunning) => {
             must_be_known(paths, ve)?;
             Err(failed(format!(

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use quota::{Account, Bytes, Inodes, Limit, Resource, Scope, Subject, Timestamp, VeId};
 use serde::Serialize;
 use simfs::control::{
-    Client, ClientError, Progress, Reply, Request, Upgrade, UpgradeOutcome, VeState, VeStatus,
+    ClientError, Progress, Reply, Request, Upgrade, UpgradeOutcome, VeState, VeStatus,
 };
+use simfs_tools::ending;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{AccountJson, counted, json, print};
@@ -83,14 +84,14 @@ pub(crate) fn known(paths: &Paths) -> BTreeSet<VeId> {
 }
 
 fn line(paths: &Paths, ve: VeId) -> Line {
-    let answer = Client::connect(&paths.run_dir(ve)).and_then(|mut client| {
-        let status = client.request(&Request::Status)?;
+    let answer = ending::ask(&paths.run_dir(ve), |mut client| {
+        let status = ending::status_of(&mut client)?;
         Ok((status, client.request(&Request::Info)?))
     });
     match answer {
-        Ok((Reply::Status(status), Reply::Info(info))) => {
+        Ok((status, Reply::Info(info))) => {
             let enforced = status.quota && info.is_enforced(Scope::Ve);
-            running(*status, enforced)
+            running(status, enforced)
         }
         Err(ClientError::NotRunning) => stored(paths, ve),
         Ok(_) => unknown(

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use quota::VeId;
 use rustix::mount::{UnmountFlags, unmount};
 use simfs::control::{
-    Client, ClientError, ErrorKind, Reply, Request, RequestError, SOCKET_NAME, VeStatus,
+    Client, ClientError, ErrorKind, Request, RequestError, SOCKET_NAME, VeStatus,
 };
 use simfs::ve::{MOUNTPOINT_NOTE, clear_up};
-use simfs_tools::ending::{have_ended, processes};
+use simfs_tools::ending::{ask, have_ended, processes, status_of};
 use simfs_tools::exit::{Failure, SimfsExit};
 use simfs_tools::holders::{self, Holder};
 use simfs_tools::paths::Paths;
@@ -30,8 +30,12 @@ const SETTLED: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
-    match Client::connect(&paths.run_dir(ve)) {
-        Ok(client) => stop(paths, ve, client, lazy),
+    let found = ask(&paths.run_dir(ve), |mut client| {
+        let status = status_of(&mut client)?;
+        Ok((client, status))
+    });
+    match found {
+        Ok((client, status)) => stop(paths, ve, client, &status, lazy),
         Err(ClientError::NotRunning) => {
             must_be_known(paths, ve)?;
             detach_dead(paths, ve)
@@ -41,21 +45,13 @@ pub(crate) fn run(paths: &Paths, ve: VeId, lazy: bool) -> Outcome {
 }
 
 /// Asks the daemon to unmount, and waits until it has ended.
-fn stop(paths: &Paths, ve: VeId, mut client: Client, lazy: bool) -> Outcome {
-    let status = match client.request(&Request::Status).map_err(failed)? {
-        Reply::Status(status) => status,
-        _ => {
-            return Err(failed(
-                "the daemon answered something else: it differs in version",
-            ));
-        }
-    };
-    let processes = processes(&status);
+fn stop(paths: &Paths, ve: VeId, mut client: Client, status: &VeStatus, lazy: bool) -> Outcome {
+    let processes = processes(status);
     let is_kept = status.keeper_pid.is_some();
     match is_kept {
-        true => have_taken_away(&mut client, &status, lazy)?,
+        true => have_taken_away(&mut client, status, lazy)?,
         // Nobody is left who could do it for the daemon.
-        false => take_away(&status, lazy)?,
+        false => take_away(status, lazy)?,
     }
     if lazy {
         return Ok(SimfsExit::Ok);

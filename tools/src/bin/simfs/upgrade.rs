@@ -7,8 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quota::VeId;
-use simfs::control::{Client, ClientError, Reply, Request, UpgradeOutcome, VeStatus};
+use simfs::control::{Client, ClientError, Request, UpgradeOutcome, VeStatus};
 use simfs::keeper::upgrade_link;
+use simfs_tools::ending;
 use simfs_tools::exit::SimfsExit;
 use simfs_tools::paths::Paths;
 use simfs_tools::report::{complain, print};
@@ -92,10 +93,11 @@ impl From<ClientError> for Failed {
 }
 
 fn upgrade(paths: &Paths, ve: VeId, program: &Path) -> Result<(), Failed> {
-    let before = attempt(&ask(paths, ve)?);
+    let run_dir = paths.run_dir(ve);
+    let before = attempt(&ending::status(&run_dir)?);
     let link = name_program(paths, ve, program)?;
-    let ordered = Client::connect(&paths.run_dir(ve))
-        .and_then(|mut client| client.request(&Request::Upgrade));
+    let ordered =
+        Client::connect(&run_dir).and_then(|mut client| client.request(&Request::Upgrade));
     // Taken away by the keeper, if it came so far.
     let _may_be_gone = fs::remove_file(link);
     match ordered {
@@ -109,8 +111,8 @@ fn upgrade(paths: &Paths, ve: VeId, program: &Path) -> Result<(), Failed> {
     }
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        match ask(paths, ve) {
-            Err(Failed::NotMounted) => return Err(Failed::Gone),
+        match ending::status(&run_dir) {
+            Err(ClientError::NotRunning) => return Err(Failed::Gone),
             // One that ends while it is asked is followed by another.
             Err(_) => {}
             Ok(status) if attempt(&status) == before => {}
@@ -136,13 +138,6 @@ fn name_program(paths: &Paths, ve: VeId, program: &Path) -> Result<PathBuf, Fail
     match std::os::unix::fs::symlink(program, &link) {
         Ok(()) => Ok(link),
         Err(error) => Err(Failed::Link { link, error }),
-    }
-}
-
-fn ask(paths: &Paths, ve: VeId) -> Result<VeStatus, Failed> {
-    match Client::connect(&paths.run_dir(ve))?.request(&Request::Status)? {
-        Reply::Status(status) => Ok(*status),
-        _ => Err(Failed::Unexpected),
     }
 }
 

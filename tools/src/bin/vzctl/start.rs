@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use simfs::control::{Client, Reply, Request};
+use simfs_tools::ending;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::runtime::{ContainerState, Runtime};
 use simfs_tools::ve_config::VeConfig;
@@ -145,13 +145,12 @@ fn must_stay(runtime: &Runtime, console: &Path) -> Fallible<()> {
 
 /// The processes that serve the VE's files. Daemons that follow this one are children of the keeper, and so in its groups.
 fn daemon(context: &Context) -> Vec<u32> {
-    let client = Client::connect(&context.paths.run_dir(context.ve));
-    match client.and_then(|mut client| client.request(&Request::Status)) {
-        Ok(Reply::Status(status)) => [Some(status.pid), status.keeper_pid]
+    match ending::status(&context.paths.run_dir(context.ve)) {
+        Ok(status) => [Some(status.pid), status.keeper_pid]
             .into_iter()
             .flatten()
             .collect(),
-        _ => Vec::new(),
+        Err(_) => Vec::new(),
     }
 }
 
