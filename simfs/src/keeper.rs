@@ -19,29 +19,28 @@ mod link;
 mod order;
 mod outcome;
 mod restart;
+mod serve;
 mod start;
+mod succession;
 mod trial;
 mod watchdog;
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 
 use crate::mount::{self, MountOptions};
 use crate::shared::Board;
-use crate::sys::fork::{self, Child, Ending, Forked};
+use crate::sys::fork::Child;
 use crate::sys::task::DeviceNumber;
 use crate::sys::{fuse_dev, mount as sys_mount};
 
 use deposits::Deposits;
-use order::{ORDER_MAX, Order, answer};
-use restart::{Deaths, Verdict};
+use restart::Deaths;
 use trial::{Judgement, Progress, Trial};
 use watchdog::{Step, Watchdog};
 
@@ -286,281 +285,6 @@ impl<'a> Keeper<'a> {
                 in_work: board.in_work(),
                 finished: board.finished(),
             })
-    }
-
-    /// Carries out one order.
-    fn take_order(&mut self) {
-        let mut bytes = [0; ORDER_MAX];
-        let Some((length, fd)) = self.receive(&mut bytes) else {
-            return;
-        };
-        let Some(order) = bytes.get(..length).and_then(Order::decode) else {
-            return self.answer(Err(io::Error::from_raw_os_error(libc::EINVAL)));
-        };
-        match order {
-            Order::Mount => {
-                let made = self.make();
-                self.mounted = made.as_ref().ok().copied().or(self.mounted);
-                self.answer(made);
-            }
-            Order::Unmount => self.take_away_in_child(UnmountFlags::empty()),
-            Order::Detach => self.take_away_in_child(UnmountFlags::DETACH),
-            Order::Deposit => {
-                let fd = fd.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
-                let kept = fd.and_then(|fd| self.deposits.take_in(fd));
-                self.answer(kept.map(|number| (number, 0)));
-            }
-            Order::Withdraw(number) => self.deposits.withdraw(number),
-            Order::Share(number) => {
-                let shared = self.share(number);
-                self.answer(shared.map(|()| (0, 0)));
-            }
-            Order::Ready => self.is_ready(),
-            Order::Upgrade => {
-                let opened = start::open_program(&self.program.upgrade_link);
-                let outcome = opened.map(|program| self.trial.name(program));
-                self.answer(outcome.map(|()| (0, 0)));
-            }
-            Order::Refuse(reason) => {
-                if let Some(daemon) = &mut self.daemon {
-                    daemon.reason = Some(reason.to_owned());
-                }
-            }
-        }
-    }
-
-    /// Receives one packet; `None` at the end of the link.
-    fn receive(&mut self, bytes: &mut [u8]) -> Option<(usize, Option<OwnedFd>)> {
-        let daemon = self.daemon.as_mut()?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut packet = [io::IoSliceMut::new(bytes)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let link = daemon.link.as_ref()?;
-        let received = rustix::net::recvmsg(link, &mut packet, &mut control, flags);
-        let fd = control.drain().find_map(|item| match item {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        match received {
-            Ok(message) if message.bytes > 0 => Some((message.bytes, fd)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
-            // The daemon is ending: its own descriptor tells when.
-            _ => {
-                daemon.link = None;
-                None
-            }
-        }
-    }
-
-    fn answer(&self, result: io::Result<(u32, u32)>) {
-        if let Some(link) = self.daemon.as_ref().and_then(|daemon| daemon.link.as_ref()) {
-            // One that does not hear it any more is dead, and that is heard of soon.
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let _ = rustix::net::send(link, &answer(result), flags);
-        }
-    }
-
-    fn share(&mut self, number: u32) -> io::Result<()> {
-        let deposit = self.deposits.get(number);
-        let memory = deposit.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
-        self.board = Some(Board::open(memory.try_clone_to_owned()?)?);
-        self.memory = Some(number);
-        Ok(())
-    }
-
-    fn is_ready(&mut self) {
-        let now = Instant::now();
-        self.was_ready = true;
-        if let Some(daemon) = &mut self.daemon {
-            daemon.progress.ready = Some(now);
-        }
-        if self.board.is_some() {
-            self.watchdog.is_ready(now, self.counts());
-            self.watch = Step::Look(now);
-        }
-    }
-
-    fn make(&self) -> io::Result<DeviceNumber> {
-        mount::attach(self.device.as_fd(), self.mountpoint, self.options)?;
-        mount::device_number(self.mountpoint).inspect_err(|_| {
-            // Who asked hears of the first failure.
-            let _ = take_away(self.mountpoint, UnmountFlags::DETACH);
-        })
-    }
-
-    /// umount(2) may wait until the daemon has written what is in the cache, so it must not be the keeper that waits.
-    fn take_away_in_child(&mut self, flags: UnmountFlags) {
-        if self.helper.is_some() {
-            return self.answer(Err(io::Error::from_raw_os_error(libc::EALREADY)));
-        }
-        let started = fork::fork().and_then(|side| match side {
-            Forked::Child => {
-                let result = take_away(self.mountpoint, flags);
-                let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-                std::process::exit(result.map_or_else(errno, |()| 0));
-            }
-            Forked::Parent(child) => Ok(Helper {
-                ended: child.watch()?,
-                child,
-                asker: self.daemon.as_ref().map(|daemon| daemon.child.pid()),
-            }),
-        });
-        match started {
-            Ok(helper) => self.helper = Some(helper),
-            Err(error) => self.answer(Err(error)),
-        }
-    }
-
-    fn helper_ended(&mut self) {
-        let Some(helper) = self.helper.take() else {
-            return;
-        };
-        let result = match helper.child.wait() {
-            Ok(Ending::Exited(0)) => Ok((0, 0)),
-            Ok(Ending::Exited(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            Ok(Ending::Killed(_)) => Err(io::Error::from_raw_os_error(libc::EINTR)),
-            Err(error) => Err(error),
-        };
-        if result.is_ok() {
-            self.mounted = None;
-        }
-        // A successor did not ask.
-        if self.daemon.as_ref().map(|daemon| daemon.child.pid()) == helper.asker {
-            self.answer(result);
-        }
-    }
-
-    /// Sees to the end of a daemon; the exit code if nobody follows it.
-    fn daemon_ended(&mut self) -> Option<i32> {
-        // What it said last counts.
-        while self.hear_the_rest() {}
-        let daemon = self.daemon.take()?;
-        let reason = daemon.reason;
-        let ending = daemon.child.wait().unwrap_or(Ending::Exited(1));
-        self.watch = Step::Off;
-        let is_served = fuse_dev::look(&self.device).is_ok_and(|device| device.connected);
-        if !self.was_ready || !is_served {
-            return Some(ending.code());
-        }
-        let now = Instant::now();
-        if ending == Ending::Exited(HAND_OVER) && self.trial.is_ahead() {
-            // A program that hands over has proven itself.
-            self.settle(Fate::Running);
-            self.trial.begin(&mut self.program.file);
-            self.tell(Fate::Starting);
-            self.due = Some(now);
-            return None;
-        }
-        let cause = reason.unwrap_or_else(|| ending.to_string());
-        if self.trial.take_back(&mut self.program.file) {
-            tracing::error!(
-                cause,
-                "the new program cannot serve; the old one takes over again"
-            );
-            self.note_death(ending);
-            self.tell(Fate::Reverted(cause));
-            self.due = Some(now);
-            return None;
-        }
-        self.note_death(ending);
-        if let Some(board) = &self.board {
-            board.note_restart();
-        }
-        if ending == Ending::Exited(REFUSED) {
-            tracing::error!(cause, "no program can take over; the mount is given up");
-            return Some(ending.code());
-        }
-        self.try_again(&cause).then_some(ending.code())
-    }
-
-    /// Decides on a successor; true says that the mount is given up.
-    fn try_again(&mut self, cause: &str) -> bool {
-        let (now, finished) = (Instant::now(), self.counts().finished);
-        match self.deaths.add(now, finished) {
-            Verdict::GiveUp => {
-                tracing::error!(
-                    cause,
-                    "the daemon ends again and again; the mount is given up"
-                );
-                true
-            }
-            Verdict::Restart(pause) => {
-                tracing::error!(
-                    cause,
-                    ?pause,
-                    "the daemon ended without being asked; starting a successor"
-                );
-                self.due = Some(now + pause);
-                false
-            }
-        }
-    }
-
-    fn note_death(&self, ending: Ending) {
-        if let Some(board) = &self.board {
-            board.note_death(ending.status());
-        }
-    }
-
-    /// One more order of a daemon that is dead; false when there are no more.
-    fn hear_the_rest(&mut self) -> bool {
-        let mut bytes = [0; ORDER_MAX];
-        let Some((length, _not_kept)) = self.receive(&mut bytes) else {
-            return false;
-        };
-        match bytes.get(..length).and_then(Order::decode) {
-            Some(Order::Withdraw(number)) => self.deposits.withdraw(number),
-            Some(Order::Refuse(reason)) => {
-                if let Some(daemon) = &mut self.daemon {
-                    daemon.reason = Some(reason.to_owned());
-                }
-            }
-            _ => {}
-        }
-        true
-    }
-
-    /// Starts the successor; the exit code if that is not possible.
-    fn start_daemon(&mut self) -> Option<i32> {
-        self.due = None;
-        let (Some(program), Some(memory)) = (&self.program.file, self.memory) else {
-            tracing::error!(
-                "there is no program or no saved state: the mount ends with its daemon"
-            );
-            return Some(1);
-        };
-        let started = start::successor(program, &self.device, &self.program.config, memory)
-            .and_then(|(child, link)| Daemon::new(child, link));
-        match started {
-            Ok(daemon) => {
-                let now = Instant::now();
-                self.daemon = Some(daemon);
-                self.watchdog.started(now, self.counts());
-                self.watch = Step::Look(now);
-                None
-            }
-            Err(error) => self.try_again(&error.to_string()).then_some(1),
-        }
-    }
-
-    /// The probation is over, if there was one.
-    fn settle(&mut self, fate: Fate) {
-        if self.trial.end() {
-            self.tell(fate);
-        }
-    }
-
-    fn tell(&self, fate: Fate) {
-        let attempt = Attempt {
-            number: self.trial.attempts(),
-            fate,
-        };
-        if let Some(board) = &self.board
-            && !board.upgrade().write(&attempt.encode())
-        {
-            tracing::warn!("what came of the upgrade could not be noted");
-        }
     }
 
     /// Nobody serves the mount any more: it must not stay in the tree, nor keep guests waiting.
