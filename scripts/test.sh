@@ -3,7 +3,7 @@
 # usage: test.sh quick|full|lint
 #
 # A skipped test is reported by its harness in $SIMFS_SKIP_LOG; with SIMFS_STRICT=1 it fails instead.
-# One or two end-to-end tests that failed are run once more, alone: what then passes is named as unstable in the closing
+# One or two tests of a stage that failed are run once more, alone: what then passes is named as unstable in the closing
 # lines, with what it printed above; with SIMFS_STRICT=1 it has failed. More than two are never tried again.
 # End-to-end tests run in mount and process namespaces of their own: whatever they leave ends with them.
 set -euo pipefail
@@ -47,29 +47,30 @@ count() {
     awk -v what="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" what) n += $(i - 1) } END { print n + 0 }' "$log"
 }
 
-# The names of the tests that the last run of cargo's harness listed as failed.
+# The names of the tests that cargo's harness listed as failed from this line of the log on.
 failed_tests() {
-    tac "$log" | awk '/^failures:$/ { exit } /^    [a-z_:0-9]+$/ { print $1 }'
+    tail -n "+$1" "$log" | awk '
+        /^failures:$/ { listed = 1; next }
+        listed && /^    [a-z_:0-9]+$/ { print $1; next }
+        { listed = 0 }'
 }
 
-# As `stage`, for the end-to-end binary run with these environment settings and arguments after `--`.
-stage_e2e() {
-    local name=$1 limit=$2 stages=${#failed_stages[@]} failures=$counted_failures settings=() again
-    shift 2
-    while [ "$1" != -- ]; do
-        settings+=("$1")
-        shift
-    done
-    shift
-    stage "$name" "$limit" env "${settings[@]}" bash -c 'e2e "$@"' e2e "$@"
+# As `stage`, for a command that runs cargo's harness and takes its options at the end.
+stage_twice() {
+    local name=$1 stages=${#failed_stages[@]} begin before again
+    begin=$(($(wc -l <"$log") + 1))
+    before=$(count failed)
+    stage "$@"
     [ "${#failed_stages[@]}" -gt "$stages" ] && [ "${SIMFS_STRICT:-0}" != 1 ] || return 0
-    [ "$counted_failures" -eq "$failures" ] || return 0
-    mapfile -t again < <(failed_tests)
+    mapfile -t again < <(failed_tests "$begin")
+    # Other numbers: what was stopped, did not build, or has no name to call it by.
     [ "${#again[@]}" -ge 1 ] && [ "${#again[@]}" -le 2 ] || return 0
+    [ "${#again[@]}" -eq $(($(count failed) - before)) ] || return 0
     # What the second run says counts in place of the first.
     unset "failed_stages[$stages]"
     repeated=$((repeated + ${#again[@]}))
-    stage "$name: ${again[*]} once more" 5m env "${settings[@]}" bash -c 'e2e "$@"' e2e --exact "${again[@]}"
+    shift 2
+    stage "$name: ${again[*]} once more" 10m "$@" --exact "${again[@]}"
     [ "${#failed_stages[@]}" -gt "$stages" ] || unstable+=("${again[@]}")
 }
 
@@ -111,8 +112,8 @@ packages() {
     if [ "$(id -u)" -ne 0 ]; then
         runner=("CARGO_TARGET_${host}_RUNNER=sudo -E")
     fi
-    stage 'unit and integration tests' 15m \
-        env "${runner[@]}" cargo test --workspace --exclude simfs-tests --locked --no-fail-fast
+    stage_twice 'unit and integration tests' 15m \
+        env "${runner[@]}" cargo test --workspace --exclude simfs-tests --locked --no-fail-fast --
 }
 
 quick_skips=(--skip storm:: --skip container:: --skip recipes:: --skip install:: --skip grace:: --skip second_level::grace
@@ -129,15 +130,16 @@ case "$mode" in
     quick)
         packages
         stage 'build of the end-to-end tests' 10m bash -c "$(declare -f build_e2e); build_e2e"
-        stage_e2e 'end to end, fast' 8m -- "${quick_skips[@]}"
+        stage_twice 'end to end, fast' 8m bash -c 'e2e "$@"' e2e "${quick_skips[@]}"
         ;;
     full)
         lints
         packages
         stage 'build of the end-to-end tests' 10m bash -c "$(declare -f build_e2e); build_e2e"
-        stage_e2e 'end to end' 15m --
+        stage_twice 'end to end' 15m bash -c 'e2e "$@"' e2e
         # Kernels before 6.9 have no passthrough.
-        stage_e2e 'end to end, without passthrough' 8m SIMFS_TEST_OPTIONS=passthrough=off -- "${without_passthrough_skips[@]}"
+        stage_twice 'end to end, without passthrough' 8m env SIMFS_TEST_OPTIONS=passthrough=off \
+            bash -c 'e2e "$@"' e2e "${without_passthrough_skips[@]}"
         ;;
     *) die "unknown mode '$mode': quick, full or lint" ;;
 esac
