@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 use crate::inode::Charged;
-use crate::reservation::{Accounts, Change, Want};
+use crate::request::{Accounts, Change, Want};
 use crate::subject::{Owner, Subject};
 use crate::usage::{Resource, Usage};
 

@@ -18,7 +18,7 @@ mod image;
 use serde::{Deserialize, Serialize};
 
 use crate::inode::{Charged, InodeId};
-use crate::reservation::Change;
+use crate::request::Change;
 use crate::subject::VeId;
 
 pub use file::FileJournal;

@@ -10,7 +10,7 @@ use std::io;
 
 use crate::inode::{Charged, InodeId};
 use crate::journal::{Epoch, Image};
-use crate::reservation::Change;
+use crate::request::Change;
 
 /// Looks at the inodes of a private area.
 pub trait Look {
