@@ -27,7 +27,7 @@ pub mod resume;
 #[cfg(test)]
 mod shortage;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 pub mod write;
 pub mod xattr;
 

@@ -89,6 +89,8 @@ pub struct Negotiation {
 pub struct Adapter {
     fs: Arc<Fs>,
     negotiation: Negotiation,
+    /// The largest write that a predecessor agreed on.
+    agreed: Option<u32>,
     callers: Option<CpuOf>,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
@@ -208,7 +210,7 @@ fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        session::negotiate(config, self.negotiation, &self.fs);
+        session::negotiate(config, self.negotiation, self.agreed, &self.fs);
         Ok(())
     }
 
@@ -652,13 +654,14 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _turn = match self.turn(req, opcode::READDIRPLUS, ino) {
+        let turn = match self.turn(req, opcode::READDIRPLUS, ino) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
+        let call = self.fs.call(turn.caller(), turn.flight());
         let result = self
             .fs
-            .readdirplus(handle(fh), offset, &mut |listed, entry| {
+            .readdirplus(call, handle(fh), offset, &mut |listed, entry| {
                 let (attr, generation, ttl) = match entry {
                     Some(Entry { node, stat }) => (
                         attributes(node.id().get(), stat),

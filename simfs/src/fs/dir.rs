@@ -111,12 +111,14 @@ impl Fs {
     }
 
     /// Lists entries with their attributes; each but "." and ".." counts as a lookup. `add` gets the entry as it was found
-    /// and says whether the buffer was full, in which case it was not taken.
+    /// and says whether the buffer was full, in which case it was not taken. Also full is a listing that has handed out as
+    /// many nodes as a successor can be told of.
     ///
     /// # Errors
     /// The backing file system's own.
     pub fn readdirplus(
         &self,
+        call: Call<'_>,
         handle: HandleId,
         position: u64,
         add: &mut dyn FnMut(Listed<'_>, Option<&Entry>) -> bool,
@@ -128,16 +130,23 @@ impl Fs {
             None => None,
         };
         self.readdir(handle, position, &mut |listed| {
+            if call.flight.is_listing_full() {
+                return true;
+            }
             let dots = listed.name == "." || listed.name == "..";
             let found = match &fd {
                 // An entry that vanished between listing and looking is listed without attributes.
                 Some(fd) if !dots => self.find(fd.as_fd(), listed.name).ok(),
                 _ => None,
             };
-            // What is handed out here is not noted one by one: a daemon that dies now leaks at most one buffer's lookups.
             let entry = found.and_then(|found| self.entry(found).ok());
+            if let Some(entry) = &entry {
+                call.flight.hand_out_listed(entry.node.id());
+                fault::point("counted");
+            }
             let full = add(listed, entry.as_ref());
             if full && let Some(entry) = &entry {
+                call.flight.retract_listed();
                 self.nodes.forget(entry.node.id(), 1);
             }
             full

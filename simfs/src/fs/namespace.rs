@@ -84,6 +84,12 @@ impl Fs {
         Ok(entry)
     }
 
+    /// Takes the lookup of an answer back that will be an error.
+    fn retract(&self, call: Call<'_>, entry: &Entry) {
+        call.flight.retract_node();
+        self.nodes.forget(entry.node.id(), 1);
+    }
+
     /// Creates and opens a file.
     ///
     /// # Errors
@@ -105,8 +111,9 @@ impl Fs {
         };
         let (entry, fd) = match self.made_before(call, place)? {
             Some(entry) => {
-                let path = self.nodes.descriptor(&entry.node)?;
-                let fd = file::reopen(&path, own_flags(flags))?;
+                let path = self.nodes.descriptor(&entry.node);
+                let fd = path.and_then(|path| file::reopen(&path, own_flags(flags)));
+                let fd = fd.inspect_err(|_| self.retract(call, &entry))?;
                 (entry, Some(fd))
             }
             None => self.add_inode(call, place, Some(umask), new, |dir| {
@@ -116,7 +123,7 @@ impl Fs {
         };
         let (handle, opened) = self
             .open_new(call, room, &entry, flags, fd, backing)
-            .inspect_err(|_| self.nodes.forget(entry.node.id(), 1))?;
+            .inspect_err(|_| self.retract(call, &entry))?;
         Ok((entry, handle, opened))
     }
 

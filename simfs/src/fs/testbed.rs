@@ -101,9 +101,9 @@ impl Drop for Token {
 
 /// One mount.
 #[derive(Debug)]
-pub(super) struct Bed {
+pub(crate) struct Bed {
     pub(super) dir: tempfile::TempDir,
-    pub(super) fs: Arc<Fs>,
+    pub(crate) fs: Arc<Fs>,
     pub(super) world: Arc<World>,
     pub(super) adopted: Adopted,
     area: (OwnedFd, OwnedFd),
@@ -119,7 +119,7 @@ pub(super) const ROOT: Caller = Caller {
 };
 
 impl Bed {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::over(tempfile::tempdir_in("/var/tmp").unwrap())
     }
 

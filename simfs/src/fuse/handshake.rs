@@ -34,12 +34,13 @@ mod request {
 mod reply {
     pub(super) const READAHEAD: usize = 24;
     pub(super) const FLAGS: usize = 28;
+    pub(super) const LARGEST_WRITE: usize = 36;
     pub(super) const FLAGS2: usize = 48;
     /// What a request of the kernel may look like follows from these; the rest is the kernel's own business.
     pub(super) const AGREED: [(usize, &str); 7] = [
         (16, "protocol version"),
         (28, "capabilities"),
-        (36, "largest write"),
+        (LARGEST_WRITE, "largest write"),
         (40, "granularity of times"),
         (44, "largest number of pages"),
         (48, "more capabilities"),
@@ -57,6 +58,13 @@ pub struct Handshake {
     pub request: Vec<u8>,
     /// The reply that it got.
     pub reply: Vec<u8>,
+}
+
+impl Handshake {
+    /// The largest write that was agreed on, in bytes.
+    pub(super) fn largest_write(&self) -> Option<u32> {
+        number(&self.reply, reply::LARGEST_WRITE)
+    }
 }
 
 /// Begins a session on a connection that has none yet.
@@ -158,7 +166,12 @@ fn refused(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::session::{self, Service};
+    use super::super::{MAX_REQUEST, Negotiation};
     use super::*;
+    use crate::fs::testbed::Bed;
 
     fn handshake() -> Handshake {
         let mut request = vec![0; 104];
@@ -193,6 +206,69 @@ mod tests {
         assert_eq!(difference(&kept, &readahead), None, "the kernel's business");
         assert!(difference(&kept, &kept[..30]).is_some());
         assert!(difference(&[], &[]).is_some());
+    }
+
+    /// As Linux begins, with everything on offer.
+    fn init() -> Vec<u8> {
+        let mut request = vec![0; 104];
+        for (at, value) in [
+            (0, 104),
+            (request::OPCODE, INIT),
+            (request::MAJOR, MAJOR),
+            (request::MAJOR + 4, 41),
+            (request::READAHEAD, 128 << 10),
+            (request::FLAGS, u32::MAX),
+            (request::FLAGS2, u32::MAX),
+        ] {
+            put(&mut request, at, value).unwrap();
+        }
+        request
+    }
+
+    fn adapter(bed: &Bed, kept: Option<&Handshake>) -> (Adapter, Config) {
+        let service = Service {
+            fs: bed.fs.clone(),
+            shared: bed.fs.shared().clone(),
+            gate: Arc::default(),
+            negotiation: Negotiation {
+                passthrough: true,
+                own_ids: false,
+            },
+            workers: 1,
+        };
+        session::prepare(&null(), service, kept).unwrap()
+    }
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    /// S76: another build may ask for another size; it takes what the mount was made with, as far as it can.
+    #[test]
+    fn a_successor_takes_the_size_of_requests_that_was_agreed_on() {
+        let bed = Bed::new();
+        let mut kept = Handshake {
+            request: init(),
+            reply: Vec::new(),
+        };
+        let (first, config) = adapter(&bed, None);
+        kept.reply = play(&kept.request, &null(), first, config).unwrap().1;
+        assert_eq!(kept.largest_write(), Some(MAX_REQUEST));
+        for (size, is_taken) in [
+            (MAX_REQUEST, true),
+            (MAX_REQUEST / 2, true),
+            (128 << 10, true),
+            (MAX_REQUEST * 2, false),
+        ] {
+            put(&mut kept.reply, reply::LARGEST_WRITE, size).unwrap();
+            let pages = kept.reply.get_mut(44..46).unwrap();
+            pages.copy_from_slice(&u16::try_from(size / 4096).unwrap().to_ne_bytes());
+            let (next, config) = adapter(&bed, Some(&kept));
+            let taken = again(&kept, &null(), next, config);
+            assert_eq!(taken.is_ok(), is_taken, "{size}: {taken:?}");
+            let said = taken.err().map(|error| error.to_string());
+            assert!(said.is_none_or(|said| said.contains("another largest write")));
+        }
     }
 
     #[test]

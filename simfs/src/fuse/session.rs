@@ -40,16 +40,26 @@ const WANTED: [InitFlags; 14] = [
 /// Requests that the kernel may have under way in the background.
 const MAX_BACKGROUND: u16 = 64;
 
-/// Answers the kernel's offer.
-pub(super) fn negotiate(config: &mut KernelConfig, wanted: Negotiation, fs: &Fs) {
+/// Answers the kernel's offer. `agreed` is the largest write that a predecessor agreed on, in bytes: this program takes
+/// smaller ones than it would ask for, never larger ones.
+pub(super) fn negotiate(
+    config: &mut KernelConfig,
+    wanted: Negotiation,
+    agreed: Option<u32>,
+    fs: &Fs,
+) {
     for flag in WANTED {
         if config.add_capabilities(flag).is_err() {
             tracing::info!(?flag, "the kernel lacks a capability; going on without");
         }
     }
-    // The bounds of these three are the library's; a refused value leaves its default.
-    let _ = config.set_max_write(MAX_REQUEST);
-    let _ = config.set_max_readahead(MAX_REQUEST);
+    // The bounds of these three are the library's; a refused value leaves its default. What is read ahead was agreed on as
+    // it was offered.
+    let largest = agreed.map_or(MAX_REQUEST, |agreed| agreed.min(MAX_REQUEST));
+    let _ = config.set_max_write(largest);
+    if agreed.is_none() {
+        let _ = config.set_max_readahead(MAX_REQUEST);
+    }
     let _ = config.set_max_background(MAX_BACKGROUND);
     let passthrough = wanted.passthrough
         && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
@@ -101,7 +111,7 @@ impl Connection {
     /// # Errors
     /// Where the kernel's protocol is too old, or the mount is gone already.
     pub fn open(device: &OwnedFd, service: Service) -> io::Result<(Self, Handshake)> {
-        let (adapter, config) = prepare(device, service)?;
+        let (adapter, config) = prepare(device, service, None)?;
         let (session, handshake) = handshake::first(device, adapter, config)?;
         Ok((Self { session }, handshake))
     }
@@ -111,7 +121,7 @@ impl Connection {
     /// # Errors
     /// Where this program would agree with the kernel on something else than the predecessor did.
     pub fn adopt(device: &OwnedFd, service: Service, kept: &Handshake) -> io::Result<Self> {
-        let (adapter, config) = prepare(device, service)?;
+        let (adapter, config) = prepare(device, service, Some(kept))?;
         let session = handshake::again(kept, device, adapter, config)?;
         Ok(Self { session })
     }
@@ -135,13 +145,18 @@ pub fn backing(device: &Arc<OwnedFd>, number: u32) -> Arc<dyn BackingToken> {
     Arc::new(Backing::adopt(device, number))
 }
 
-fn prepare(device: &OwnedFd, service: Service) -> io::Result<(Adapter, Config)> {
+pub(super) fn prepare(
+    device: &OwnedFd,
+    service: Service,
+    kept: Option<&Handshake>,
+) -> io::Result<(Adapter, Config)> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(service.workers.max(1));
     let adapter = Adapter {
         fs: service.fs,
         negotiation: service.negotiation,
+        agreed: kept.and_then(Handshake::largest_write),
         shared: service.shared,
         gate: service.gate,
         device: Arc::new(device.try_clone()?),

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! slot, 1 KiB: finished | unique | phase, opcode | node | uid, gid | pid | offset | size | node handed out, seal |
-//!              handle handed out, seal | description: parent, new parent, source, lengths and step, seal, names
+//!              handle handed out, seal | nodes of a listing: see listing.rs |
+//!              description: parent, new parent, source, lengths and step, seal, names
 //! ```
 //! At adoption slots become *claims*, in the same layout with a stamp in the first word. A claim lasts until its request is
 //! answered, or `CLAIMS` newer ones came: unique numbers are never used twice, so an old claim is only room lost.
@@ -16,6 +17,7 @@
 //! No locks: a slot belongs to its worker, claims are written by adoption and by the worker that has the request.
 
 mod claims;
+mod listing;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +50,7 @@ const OFFSET: usize = 6;
 const SIZE: usize = 7;
 const GIVEN_NODE: usize = 8;
 const GIVEN_HANDLE: usize = 10;
+const LISTING: usize = 12;
 const PARENT: usize = 16;
 const NEW_PARENT: usize = 17;
 const SOURCE: usize = 18;
@@ -55,6 +58,8 @@ const STEP: usize = 19;
 const DESCRIPTION_SEAL: usize = 20;
 const NAME: usize = 32;
 const NEW_NAME: usize = 64;
+/// A listing has no names to keep.
+const LISTED: usize = NAME;
 /// Bytes of a name that fit.
 const NAME_BYTES: usize = 256;
 
@@ -177,6 +182,7 @@ impl Flights {
         set(SIZE, 0);
         set(GIVEN_NODE, 0);
         set(GIVEN_HANDLE, 0);
+        set(LISTING, 0);
         self.map
             .word(worker.0 + PHASE)
             .store(BEGUN | u64::from(asked.opcode) << 32, Ordering::Release);
@@ -264,6 +270,27 @@ impl Flight<'_> {
         self.hand_out(GIVEN_HANDLE, handle.get());
     }
 
+    /// That lookup is about to be taken back: the answer will not name the node.
+    pub fn retract_node(&self) {
+        let at = self.flights.map.word(self.slot + GIVEN_NODE);
+        at.store(0, Ordering::Release);
+    }
+
+    /// Whether the answer to a listing has handed out as many nodes as can be told.
+    pub fn is_listing_full(&self) -> bool {
+        listing::len(&self.flights.map, self.slot) >= listing::MOST
+    }
+
+    /// A lookup was counted for one more entry of a listing that is not full.
+    pub fn hand_out_listed(&self, node: NodeId) {
+        listing::push(&self.flights.map, self.slot, node);
+    }
+
+    /// The last of these lookups is about to be taken back.
+    pub fn retract_listed(&self) {
+        let _last = listing::pop(&self.flights.map, self.slot);
+    }
+
     fn hand_out(&self, word: usize, number: u64) {
         self.set(word + 1, given_seal(word, self.unique, number));
         let at = self.flights.map.word(self.slot + word);
@@ -276,6 +303,11 @@ impl Flight<'_> {
         // Before it is acted on: one that is taken back twice would be missing, one that is not is only room lost.
         let before = at.swap(0, Ordering::AcqRel);
         self.earlier.as_ref()?.node.filter(|_| before != 0)
+    }
+
+    /// A node of which the dead daemon counted a lookup for an entry of a listing that never arrived; each is told once.
+    pub fn take_back_listed(&self) -> Option<NodeId> {
+        listing::pop(&self.flights.map, self.claim?)
     }
 
     /// The file that a dead daemon opened, or was about to, for an answer that never arrived.

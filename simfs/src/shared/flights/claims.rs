@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::super::earlier::{Description, Earlier};
 use super::super::layout::{CLAIM_LIST, CLAIMS, FLIGHTS, SLOT, WORKERS};
 use super::{
-    Asked, DESCRIBED, DESCRIPTION_SEAL, Flights, GIVEN_HANDLE, GIVEN_NODE, IDLE, NAME, NAME_BYTES,
-    NEW_NAME, NEW_PARENT, NODE, OFFSET, PARENT, PHASE, PID, SIZE, SOURCE, STEP, STEPS, UNIQUE, WHO,
-    description_seal, given_seal, is_busy,
+    Asked, DESCRIBED, DESCRIPTION_SEAL, Flights, GIVEN_HANDLE, GIVEN_NODE, IDLE, LISTED, LISTING,
+    NAME, NAME_BYTES, NEW_NAME, NEW_PARENT, NODE, OFFSET, PARENT, PHASE, PID, SIZE, SOURCE, STEP,
+    STEPS, UNIQUE, WHO, description_seal, given_seal, is_busy, listing,
 };
 use crate::accounting::Caller;
 use crate::handle::HandleId;
@@ -76,11 +76,14 @@ impl Flights {
         let kept =
             |given: usize| same.is_some() && load(claim + given) != 0 && load(slot + given) == 0;
         let is_kept = [GIVEN_NODE, GIVEN_HANDLE].map(|given| (given, kept(given)));
+        let is_listing_kept =
+            same.is_some() && listing::len(&self.map, claim) > 0 && load(slot + LISTING) == 0;
         let stays = |word: usize| {
             let given = is_kept
                 .iter()
                 .find(|(given, _)| word == *given || word == given + 1);
-            word == PHASE || given.is_some_and(|(_, kept)| *kept)
+            let is_listing = word == LISTING || word >= LISTED;
+            word == PHASE || is_listing && is_listing_kept || given.is_some_and(|(_, kept)| *kept)
         };
         for word in words.filter(|&word| !stays(word)) {
             self.map

@@ -219,3 +219,56 @@ fn there_are_slots_for_so_many_workers_and_no_more() {
     assert_eq!(given.len(), WORKERS);
     assert!(flights.enlist().is_none() && flights.enlist().is_none());
 }
+
+fn list(flight: &Flight<'_>, nodes: std::ops::Range<usize>) {
+    for node in nodes {
+        assert!(!flight.is_listing_full());
+        flight.hand_out_listed(NodeId::new(u64::try_from(node).unwrap() + 7));
+    }
+}
+
+fn taken_back(flight: &Flight<'_>) -> usize {
+    std::iter::from_fn(|| flight.take_back_listed()).count()
+}
+
+#[test]
+fn the_nodes_of_a_listing_are_told_one_by_one() {
+    let map = map();
+    begin_and_die(&map, 12, |flight| {
+        list(flight, 0..listing::MOST);
+        assert!(flight.is_listing_full());
+        flight.retract_listed();
+    });
+    begin_and_die(&map, 12 | RESENT, |flight| {
+        for node in (1..listing::MOST).rev().take(10) {
+            let expected = NodeId::new(u64::try_from(node).unwrap() + 6);
+            assert_eq!(flight.take_back_listed(), Some(expected));
+        }
+    });
+    begin_and_die(&map, 12 | RESENT, |flight| {
+        assert_eq!(taken_back(flight), listing::MOST - 11, "what was left");
+        list(flight, 0..3);
+    });
+    begin_and_die(&map, 12 | RESENT, |_| {});
+    let (flights, _) = Flights::adopt(map);
+    let worker = flights.enlist().unwrap();
+    assert_eq!(taken_back(&flights.begin(worker, asked(14 | RESENT))), 0);
+    let again = flights.begin(worker, asked(12 | RESENT));
+    assert_eq!((taken_back(&again), taken_back(&again)), (3, 0));
+}
+
+#[test]
+fn a_damaged_listing_is_left_out() {
+    let seal_and_nodes = [LISTING, LISTED, LISTED + 1, LISTED + 2];
+    for word in seal_and_nodes {
+        for bit in 0..64 {
+            let map = map();
+            begin_and_die(&map, 12, |flight| list(flight, 0..3));
+            let at = FLIGHTS.start + word;
+            map.word(at).fetch_xor(1 << bit, Ordering::Relaxed);
+            let (flights, _) = Flights::adopt(map);
+            let again = flights.begin(flights.enlist().unwrap(), asked(12 | RESENT));
+            assert_eq!(taken_back(&again), 0, "word {word}, bit {bit}");
+        }
+    }
+}
