@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod append_only;
 mod attr;
 mod container;
 mod content;

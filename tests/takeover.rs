@@ -34,7 +34,7 @@ pub(crate) fn daemon_of(keeper: u32) -> Option<u32> {
 
 /// Kills the daemon and waits until another serves; the pause between is the guests' to bear.
 #[track_caller]
-fn kill_and_wait(keeper: u32) -> u32 {
+pub(crate) fn kill_and_wait(keeper: u32) -> u32 {
     let dead = eventually("there is a daemon", || {
         daemon_of(keeper).ok_or_else(|| "none".to_owned())
     });

@@ -10,6 +10,7 @@
 mod absent;
 pub mod adopt;
 pub mod again;
+mod append;
 pub mod attr;
 pub mod backing;
 mod close;
@@ -26,6 +27,7 @@ mod rename;
 pub mod resume;
 #[cfg(test)]
 mod shortage;
+pub mod spare;
 #[cfg(test)]
 pub(crate) mod testbed;
 pub mod write;

@@ -565,6 +565,7 @@ impl Filesystem for Adapter {
             kill_setid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             sync: flags.0 & libc::O_DSYNC != 0,
             whole: flags.0 & libc::O_DIRECT != 0,
+            is_repeated: turn.flight().earlier().is_some(),
         };
         match self.fs.write(turn.caller(), handle(fh), request) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(0)),

@@ -52,6 +52,8 @@ pub struct OpenFile {
     pub direct: bool,
     /// Whether the kernel reads from the backing file by itself.
     pub passthrough: bool,
+    /// Whether its file could be opened for appending only.
+    pub appends: bool,
     /// Whether content was changed through it.
     pub changed: AtomicBool,
     /// Opened on first use.
@@ -106,6 +108,8 @@ pub enum Kept {
         direct: bool,
         /// Whether the kernel reads from the backing file by itself.
         passthrough: bool,
+        /// Whether its file could be opened for appending only.
+        appends: bool,
     },
     /// A directory.
     Dir {
@@ -124,13 +128,15 @@ impl Kept {
                 access,
                 direct,
                 passthrough,
+                appends,
             } => {
                 let access = match access {
                     Access::Read => 0,
                     Access::Write => 1,
                     Access::ReadWrite => 2,
                 };
-                Self::FILE | access << 8 | u64::from(direct) << 16 | u64::from(passthrough) << 17
+                let bits = [direct, passthrough, appends].map(u64::from);
+                Self::FILE | access << 8 | bits[0] << 16 | bits[1] << 17 | bits[2] << 18
             }
             Self::Dir { present } => Self::DIR | u64::from(present) << 8,
         }
@@ -148,6 +154,7 @@ impl Kept {
                 },
                 direct: bit(16),
                 passthrough: bit(17),
+                appends: bit(18),
             },
             Self::DIR => Self::Dir { present: bit(8) },
             _ => return None,
@@ -181,6 +188,7 @@ impl Open for OpenFile {
             access: self.access,
             direct: self.direct,
             passthrough: self.passthrough,
+            appends: self.appends,
         }
     }
 }
@@ -290,12 +298,13 @@ mod tests {
             access,
             direct: access.writes(),
             passthrough: access == Access::ReadWrite,
+            appends: access == Access::Write,
         });
         let dirs = [Kept::Dir { present: true }, Kept::Dir { present: false }];
         for kept in files.into_iter().chain(dirs) {
             assert_eq!(Kept::from_word(kept.to_word()), Some(kept));
         }
-        for word in [0, 3, 1 | 3 << 8, 1 << 18 | 1, 2 | 2 << 8, u64::MAX] {
+        for word in [0, 3, 1 | 3 << 8, 1 << 19 | 1, 2 | 2 << 8, u64::MAX] {
             assert_eq!(Kept::from_word(word), None, "{word:x}");
         }
     }

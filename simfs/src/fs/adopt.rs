@@ -52,7 +52,7 @@ impl Fs {
     pub fn adopt(
         &self,
         inheritance: &Inheritance,
-        pins: Pins,
+        mut pins: Pins,
         tokens: &dyn Fn(u32) -> Arc<dyn BackingToken>,
     ) -> Adopted {
         let mut adopted = Adopted {
@@ -66,6 +66,7 @@ impl Fs {
                 backings.insert(node, backing);
             }
         }
+        let spares = std::mem::take(&mut pins.spares);
         let pinned = self.adopt_pins(pins);
         let mut open = HashMap::new();
         for record in &inheritance.handles {
@@ -89,6 +90,7 @@ impl Fs {
                 }
             }
         }
+        self.adopt_spares(spares);
         for node in open.values() {
             self.complete(node);
         }
@@ -155,12 +157,14 @@ impl Fs {
                 access,
                 direct,
                 passthrough,
+                appends,
             } => {
                 let file = OpenFile {
                     node: node.clone(),
                     access,
                     direct,
                     passthrough,
+                    appends,
                     // Perhaps by the one that is dead.
                     changed: AtomicBool::new(access.writes()),
                     fd: Mutex::default(),

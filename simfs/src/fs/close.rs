@@ -100,6 +100,7 @@ mod tests {
                     kill_setid: false,
                     sync: false,
                     whole: false,
+                    is_repeated: false,
                 };
                 if is_written {
                     fs.write(ROOT, handle, request).unwrap();

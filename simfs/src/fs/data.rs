@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use quota::{Usage, Want};
 
+use super::append::{append_flag, may_pass_through};
 use super::backing::Backing;
 use super::policy::{Access, BackingToken, Decision, IoMode, OpenState, decide};
+use super::spare::spare_for;
 use super::{Call, Entry, Fs};
 use crate::accounting::{Caller, DataRange, Holes};
 use crate::error::{FsError, FsResult};
@@ -23,13 +25,31 @@ use crate::sys::stat::{Stat, stat_fd};
 /// Registers a backing file with the kernel, for passthrough.
 pub type BackingMaker<'a> = dyn FnMut(BorrowedFd<'_>) -> io::Result<Arc<dyn BackingToken>> + 'a;
 
-/// Flags of open(2) that the daemon's own descriptor gets too, beside the access mode. O_APPEND and O_DIRECT it must not have:
-/// the kernel says where each write goes, a guest can change both later, and requests lie at any address.
+/// Flags of open(2) that the daemon's own descriptor gets too, beside the access mode. O_DIRECT it must not have, nor O_APPEND
+/// unless the file can be opened no other way ([`super::append`]): the kernel says where each write goes, a guest can change
+/// both later, and requests lie at any address.
 pub(super) const KEPT_OPEN_FLAGS: i32 = libc::O_NOATIME;
 
 /// The flags with which the daemon makes a file that a guest creates with these.
 pub(super) fn own_flags(flags: i32) -> i32 {
     flags & (libc::O_ACCMODE | KEPT_OPEN_FLAGS)
+}
+
+/// What a handle is for.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    access: Access,
+    /// Whether its file could be opened for appending only.
+    appends: bool,
+}
+
+impl How {
+    fn plain(access: Access) -> Self {
+        Self {
+            access,
+            appends: false,
+        }
+    }
 }
 
 /// How the kernel is to treat a new handle.
@@ -67,7 +87,7 @@ impl Fs {
             && flags & libc::O_TRUNC == 0
             && let Some(opened) = self.open_again(&node, &mut state)
         {
-            let handle = self.insert_file(call, room, &node, (access, None), &opened);
+            let handle = self.insert_file(call, room, &node, (How::plain(access), None), &opened);
             return Ok((handle, opened));
         }
         self.check_descriptors()?;
@@ -84,12 +104,13 @@ impl Fs {
             None
         };
         let seen = stat_fd(path.as_fd())?;
+        let append = append_flag(flags, &seen);
         let opened = self.admit(caller, &node, &mut state, access, &seen, &path, backing)?;
         let fd = match fd {
             Some(fd) => Some(fd),
             // Errors of opening (an executable in use, an append-only file) belong to open(2), not to the first write.
             None if access.writes() || opened.backing.is_none() => {
-                match file::reopen(&path, access.flag() | (flags & KEPT_OPEN_FLAGS)) {
+                match file::reopen(&path, access.flag() | append | (flags & KEPT_OPEN_FLAGS)) {
                     Ok(fd) => Some(Arc::new(fd)),
                     Err(error) => {
                         self.dismiss(&node, &mut state, access, opened.backing.is_some());
@@ -99,7 +120,11 @@ impl Fs {
             }
             None => None,
         };
-        let handle = self.insert_file(call, room, &node, (access, fd), &opened);
+        let how = How {
+            access,
+            appends: append != 0,
+        };
+        let handle = self.insert_file(call, room, &node, (how, fd), &opened);
         Ok((handle, opened))
     }
 
@@ -123,7 +148,7 @@ impl Fs {
         };
         let opened = self.admit(nobody, node, &mut state, access, stat, &fd, backing)?;
         let fd = Some(Arc::new(fd));
-        let handle = self.insert_file(call, room, node, (access, fd), &opened);
+        let handle = self.insert_file(call, room, node, (How::plain(access), fd), &opened);
         Ok((handle, opened))
     }
 
@@ -133,7 +158,7 @@ impl Fs {
         call: Call<'_>,
         room: HandleRoom<'_>,
         node: &Arc<Node>,
-        (access, fd): (Access, Option<Arc<OwnedFd>>),
+        (how, fd): (How, Option<Arc<OwnedFd>>),
         opened: &Opened,
     ) -> HandleId {
         if let Some(fd) = &fd {
@@ -141,9 +166,10 @@ impl Fs {
         }
         let file = OpenFile {
             node: node.clone(),
-            access,
+            access: how.access,
             direct: opened.direct,
             passthrough: opened.backing.is_some(),
+            appends: how.appends,
             changed: AtomicBool::new(false),
             fd: Mutex::new(fd),
         };
@@ -199,11 +225,12 @@ impl Fs {
         }
         let present = state.open.as_ref().map(|open| open.mode);
         let has_holes = seen.blocks.bytes().get() < seen.size;
+        let passthrough = self.passthrough.load(Ordering::Acquire);
         let mut decision = decide(
             present,
             access,
             has_holes,
-            self.passthrough.load(Ordering::Acquire),
+            passthrough && may_pass_through(present, access, seen)?,
         );
         let mut token = state.open.as_ref().and_then(|open| open.backing.clone());
         if decision.passthrough && token.is_none() {
@@ -259,6 +286,9 @@ impl Fs {
             if open.mappers == 0 {
                 open.holes = None;
             }
+            if open.writers == 0 {
+                self.drop_spare(open.spare.take());
+            }
             if open.handles == 0
                 && let Some(last) = state.open.take()
                 && state.is_linked()
@@ -310,7 +340,11 @@ impl Fs {
             Some(pin) => pin.clone(),
             None => self.nodes.descriptor(&open.node)?,
         };
-        let made = Arc::new(file::reopen(&path, open.access.flag())?);
+        let append = if open.appends { libc::O_APPEND } else { 0 };
+        let made = match file::reopen(&path, open.access.flag() | append) {
+            Ok(made) => Arc::new(made),
+            Err(error) => spare_for(open, state, error)?,
+        };
         *fd = Some(made.clone());
         Ok(made)
     }

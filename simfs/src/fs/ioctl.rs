@@ -23,6 +23,14 @@ const FS_IOC32_GETFLAGS: u32 = 0x8004_6601;
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+/// `FS_IMMUTABLE_FL`.
+const IMMUTABLE: u32 = 0x10;
+/// `FS_APPEND_FL`.
+const APPEND_ONLY: u32 = 0x20;
+/// `FS_XFLAG_IMMUTABLE`.
+const EXTENDED_IMMUTABLE: u32 = 0x8;
+/// `FS_XFLAG_APPEND`.
+const EXTENDED_APPEND_ONLY: u32 = 0x10;
 /// `FS_PROJINHERIT_FL`.
 const PROJECT_INHERIT: u32 = 0x2000_0000;
 /// `FS_XFLAG_PROJINHERIT`.
@@ -52,7 +60,10 @@ impl Fs {
                 if (wanted ^ present) & PROJECT_INHERIT != 0 {
                     return Err(FsError::NotPermitted);
                 }
-                self.set_and_look(id, &fd, |fd| inode_flags::set_flags(fd.as_fd(), wanted))
+                let forbids = wanted & (IMMUTABLE | APPEND_ONLY) != 0;
+                self.set_and_look(id, &fd, forbids, |fd| {
+                    inode_flags::set_flags(fd.as_fd(), wanted)
+                })
             }
             FS_IOC_FSGETXATTR => {
                 let flags = inode_flags::extended_flags(self.ioctl_fd(id, handle)?.as_fd())?;
@@ -66,7 +77,8 @@ impl Fs {
                 if wanted.project != present.project || inherits {
                     return Err(FsError::NotPermitted);
                 }
-                self.set_and_look(id, &fd, |fd| {
+                let forbids = wanted.flags & (EXTENDED_IMMUTABLE | EXTENDED_APPEND_ONLY) != 0;
+                self.set_and_look(id, &fd, forbids, |fd| {
                     inode_flags::set_extended_flags(fd.as_fd(), wanted)
                 })
             }
@@ -78,11 +90,17 @@ impl Fs {
         &self,
         id: NodeId,
         fd: &OwnedFd,
+        forbids_writing: bool,
         set: impl FnOnce(&OwnedFd) -> std::io::Result<()>,
     ) -> FsResult<Vec<u8>> {
         let node = self.nodes.get(id)?;
         let mut state = node.state();
         state.fresh = None;
+        if forbids_writing {
+            self.keep_spare(id, &mut state);
+            // Who opens it from now on is to be asked how.
+            self.nodes.drop_backing(&node);
+        }
         let _watch = self.accounting.watch(&node, &state);
         set(fd)?;
         self.forget_attributes(id);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Fs;
 use crate::fault;
 use crate::keeper::DepositNumber;
-use crate::node::{Node, State};
+use crate::node::{Node, NodeId, State};
 use crate::shared::{Deposit, Hold};
 
 /// Both descriptors.
@@ -40,9 +40,18 @@ impl Fs {
     }
 
     pub(super) fn deposit(&self, node: &Node, fd: &OwnedFd) -> io::Result<Deposit> {
+        self.deposit_as(Hold::Pin, node.id(), fd)
+    }
+
+    pub(super) fn deposit_as(
+        &self,
+        kind: fn(u32) -> Hold,
+        node: NodeId,
+        fd: &OwnedFd,
+    ) -> io::Result<Deposit> {
         let deposited = self.depository.deposit(fd.as_fd())?;
         let number = deposited.get();
-        match self.shared.hold(Hold::Pin(number), node.id()) {
+        match self.shared.hold(kind(number), node) {
             Ok(place) => Ok(Deposit { number, place }),
             Err(error) => {
                 self.depository.withdraw(deposited);

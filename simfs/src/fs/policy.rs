@@ -19,6 +19,7 @@ use std::sync::Arc;
 use quota::Reservation;
 
 use super::backing::Backing;
+use super::spare::Spare;
 
 /// What the kernel knows a backing file by; closed on drop. Made and read by the transport only.
 pub trait BackingToken: Any + Send + Sync + fmt::Debug {
@@ -149,6 +150,8 @@ pub struct OpenState {
     pub tail: bool,
     /// Whether the backing file system was asked for the first hole.
     pub is_surveyed: bool,
+    /// Writes for its handles where a flag keeps the file from being opened again.
+    pub spare: Option<Spare>,
     /// Space promised for holes that a mapping may fill unseen.
     pub holes: Option<Reservation>,
 }
@@ -165,6 +168,7 @@ impl OpenState {
             backing: None,
             tail: false,
             is_surveyed: false,
+            spare: None,
             holes: None,
         }
     }

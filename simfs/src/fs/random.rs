@@ -355,6 +355,7 @@ fn write(bed: &mut Bed, model: &mut Model, index: usize, byte: u8) {
         kill_setid: false,
         sync: false,
         whole: false,
+        is_repeated: false,
     };
     let written = bed.fs.write(ROOT, handle, request);
     assert_eq!(written.is_ok(), is_writer, "{written:?}");

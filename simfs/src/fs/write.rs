@@ -35,6 +35,8 @@ pub struct WriteRequest<'a> {
     pub sync: bool,
     /// All or nothing: of a short answer to an O_DIRECT write the kernel makes EIO (`fs/fuse/file.c`, `fuse_get_res_by_io`).
     pub whole: bool,
+    /// Sent again after a daemon died with it.
+    pub is_repeated: bool,
 }
 
 impl Fs {
@@ -60,10 +62,12 @@ impl Fs {
         if request.kill_setid {
             self.take_setid(caller, node, &fd)?;
         }
-        let share = node.enter_dense(end).filter(|_| !request.from_cache);
+        let may_share = !request.from_cache && !open.appends;
+        let share = may_share.then(|| node.enter_dense(end)).flatten();
         let written = match share {
             Some(_share) => file::write_full(&fd, request.data, request.offset)?,
-            None => self.write_growing(caller, node, &fd, request, length)?,
+            None if open.appends => self.append(caller, node, &fd, request)?,
+            None => self.write_growing(caller, node, &mut node.state(), &fd, request)?,
         };
         if request.sync && written > 0 {
             file::fdatasync(&fd)?;
@@ -71,30 +75,27 @@ impl Fs {
         Ok(written)
     }
 
-    fn write_growing(
+    pub(super) fn write_growing(
         &self,
         caller: Caller,
         node: &Arc<Node>,
+        state: &mut State,
         fd: &OwnedFd,
         request: WriteRequest<'_>,
-        length: u64,
     ) -> FsResult<usize> {
-        let mut state = node.state();
         let charged = state.charged;
         let range = DataRange {
             file: fd,
             offset: request.offset,
-            length,
+            length: u64::try_from(request.data.len()).map_err(|_| FsError::Invalid)?,
             may_be_short: !request.from_cache && !request.whole,
         };
-        let grant = self
-            .accounting
-            .reserve_data(caller, node, &mut state, range)?;
+        let grant = self.accounting.reserve_data(caller, node, state, range)?;
         let granted = usize::try_from(grant.length)
             .unwrap_or(usize::MAX)
             .min(request.data.len());
         let data = request.data.get(..granted).unwrap_or(request.data);
-        self.promise_gap(caller, node, &mut state, fd, request.offset)?;
+        self.promise_gap(caller, node, state, fd, request.offset)?;
         let prepared = if grant.is_exact {
             self.allocate_exactly(fd, request.offset, grant.length)
         } else {
@@ -105,12 +106,12 @@ impl Fs {
         let written = result.as_ref().copied().unwrap_or(0);
         let written_bytes = u64::try_from(written).unwrap_or(0);
         self.accounting
-            .settle_data(node, &mut state, grant.promise, &seen, written_bytes);
+            .settle_data(node, state, grant.promise, &seen, written_bytes);
         let end = request.offset.saturating_add(written_bytes);
         if request.offset <= node.dense_to() {
             node.extend_dense(self.accounting.growth().allocated_to(end, &seen));
         } else if charged == state.charged {
-            self.survey(node, &mut state, fd, &seen);
+            self.survey(node, state, fd, &seen);
         }
         Ok(result?)
     }
@@ -196,6 +197,7 @@ mod tests {
             kill_setid: false,
             sync: false,
             whole: false,
+            is_repeated: false,
         };
         assert_eq!(bed.fs.write(ROOT, handle, request).unwrap(), length);
     }

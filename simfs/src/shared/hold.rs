@@ -10,6 +10,8 @@ pub enum Hold {
     Pin(u32),
     /// The kernel's number of a backing file.
     Backing(u32),
+    /// The keeper's descriptor of an open file that cannot be opened for writing any more.
+    Spare(u32),
 }
 
 impl Hold {
@@ -18,6 +20,7 @@ impl Hold {
         match self {
             Self::Pin(number) => (u64::from(number) + 1, 1),
             Self::Backing(number) => (u64::from(number) + 1, 2),
+            Self::Spare(number) => (u64::from(number) + 1, 3),
         }
     }
 
@@ -28,6 +31,7 @@ impl Hold {
         let hold = match kind {
             1 => Self::Pin(number),
             2 => Self::Backing(number),
+            3 => Self::Spare(number),
             _ => return None,
         };
         Some((hold, NodeId::new(node)))

@@ -19,6 +19,9 @@ const SETUID: u32 = libc::S_ISUID;
 /// Setgid together with group execution; alone it does not change the group of a program.
 const SETGID_EXEC: u32 = libc::S_ISGID | libc::S_IXGRP;
 
+/// `STATX_ATTR_APPEND`.
+const APPEND_ONLY: u64 = 0x20;
+
 /// Kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileKind {
@@ -164,6 +167,11 @@ impl Stat {
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.kind() == FileKind::Directory
+    }
+
+    /// Whether it can only be appended to (chattr +a).
+    pub fn is_append_only(&self) -> bool {
+        self.attributes & APPEND_ONLY != 0
     }
 
     /// Permissions, with the setuid, setgid and sticky bits.

@@ -1,19 +1,23 @@
-//! The keeper's descriptors of inodes that lost their last name, as a successor finds them.
+//! The keeper's descriptors of inodes that lost their last name, and of files that cannot be opened again, as a successor
+//! finds them.
 
 use std::os::fd::OwnedFd;
 
 use quota::InodeId;
 
+use crate::fs::spare::Inherited;
 use crate::node::NodeId;
 use crate::private::PrivateArea;
 use crate::shared::{Deposit, Hold, Inheritance};
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{Stat, stat_fd};
 
-/// The keeper's descriptors of inodes that were about to lose their last name, or have lost it.
+/// The keeper's descriptors: of inodes that were about to lose their last name, or have lost it, and of files that cannot be
+/// opened again.
 #[derive(Debug, Default)]
 pub struct Pins {
     pub(super) pins: Vec<Pinned>,
+    pub(super) spares: Vec<Inherited>,
     /// Records of descriptors that are not there, or of no use.
     pub(super) stale: Vec<(Deposit, NodeId)>,
 }
@@ -35,13 +39,26 @@ impl Pins {
     ) -> Self {
         let mut pins = Self::default();
         for record in &inheritance.holds {
-            let Some((Hold::Pin(number), node)) = Hold::of(record) else {
+            let Some((hold, node)) = Hold::of(record) else {
                 continue;
             };
-            let deposit = Deposit {
+            let deposit = |number| Deposit {
                 number,
                 place: record.place,
             };
+            let number = match hold {
+                Hold::Pin(number) => number,
+                Hold::Spare(number) => {
+                    pins.spares.push(Inherited {
+                        node,
+                        deposit: deposit(number),
+                        fd: take(number),
+                    });
+                    continue;
+                }
+                Hold::Backing(_) => continue,
+            };
+            let deposit = deposit(number);
             match take(number).and_then(|fd| Pinned::look(fd, deposit, area)) {
                 Some(pinned) => pins.pins.push(pinned),
                 None => pins.stale.push((deposit, node)),

@@ -34,6 +34,7 @@ fn write(bed: &Bed, handle: HandleId, offset: u64, data: &[u8]) -> FsResult<usiz
         kill_setid: false,
         sync: false,
         whole: false,
+        is_repeated: false,
     };
     bed.fs.write(ROOT, handle, request)
 }
