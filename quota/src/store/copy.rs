@@ -31,7 +31,7 @@ pub const LIMITS: &str = "limits.copy";
 /// The longest settings that are read.
 const MAX_SETTINGS: u64 = 64 << 10;
 /// The format that is written, and the newest that is read.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// What an order changed, for the copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct LimitsCopy {
     pub epoch: u64,
     /// The accounts that have limits or a deadline.
     pub accounts: BTreeMap<Subject, AccountCopy>,
+    /// Whether no account with limits can be missing.
+    pub is_whole: bool,
     /// What cannot be read, in words.
     pub damaged: Vec<String>,
 }
@@ -102,7 +104,12 @@ impl LimitsCopy {
             }
             Err(error) => return Err(error),
         }
+        let known = copy.damaged.len();
         let has_limits = log::read(&dir.join(LIMITS), ve, &mut copy)?;
+        copy.is_whole = has_limits && copy.damaged.len() == known;
+        if is_there && !has_limits {
+            copy.damaged.push(dir.join(LIMITS).display().to_string());
+        }
         Ok((is_there || has_limits).then_some(copy))
     }
 

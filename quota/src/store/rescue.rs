@@ -6,10 +6,13 @@
 //!
 //! Bound: some 60 tries for each gap, and one for each expected key.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use super::record;
+use crate::subject::QuotaType;
+
+use super::record::{self, key};
 use super::redb::Database;
 use super::{Entry, Store as _, StoreError};
 
@@ -20,7 +23,52 @@ const PLACES: u64 = (1 << 32) + 1;
 /// The place behind all keys.
 const END: u64 = PLACES << 8;
 
-/// Shows every entry that can be read, a bad one among good ones too; says in words what stays unread. `expected` are
+/// A run of keys that cannot be read.
+pub(super) struct Gap {
+    from: u64,
+    to: u64,
+    /// Why, in words.
+    cause: String,
+}
+
+impl Gap {
+    /// All keys.
+    pub(super) fn everything(cause: String) -> Self {
+        Self {
+            from: 0,
+            to: END,
+            cause,
+        }
+    }
+
+    /// The first and the last id of this kind that may have had a record in it; `None` where it has no such keys.
+    pub(super) fn ids(&self, kind: QuotaType) -> Option<(u32, u32)> {
+        let first = place(&key::account(kind.subject(0)));
+        let last = first.saturating_add(u64::from(u32::MAX));
+        let from = self.from.max(first);
+        let to = self.to.saturating_sub(1).min(last);
+        let id = |place: u64| u32::try_from(place.saturating_sub(first)).unwrap_or(u32::MAX);
+        (from <= to).then(|| (id(from), id(to)))
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, cause) = (key_at(self.from), &self.cause);
+        let from = from.escape_ascii();
+        if self.to == END {
+            return write!(f, "records from key {from} on: {cause}");
+        }
+        let to = key_at(self.to.saturating_sub(1));
+        write!(
+            f,
+            "records from key {from} to {}: {cause}",
+            to.escape_ascii()
+        )
+    }
+}
+
+/// Shows every entry that can be read, a bad one among good ones too; says what stays unread. `expected` are
 /// keys that are asked for by name as well: one of them may lie in a gap and be readable, or be shown twice.
 ///
 /// # Errors
@@ -29,7 +77,7 @@ pub(super) fn each_readable(
     path: &Path,
     expected: impl Iterator<Item = Vec<u8>>,
     look: &mut dyn FnMut(&[u8], &[u8]),
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<Gap>, StoreError> {
     let bytes = fs::read(path).map_err(|error| StoreError::io("read", path, error))?;
     let mut remains = Remains {
         path,
@@ -45,9 +93,14 @@ pub(super) fn each_readable(
                 at = entries.last().map_or(END, behind);
             }
             Err(error) => {
-                let next = remains.behind_gap(at);
-                gaps.push((at, next, error));
-                at = next;
+                let to = remains.behind_gap(at);
+                let cause = error.to_string();
+                gaps.push(Gap {
+                    from: at,
+                    to,
+                    cause,
+                });
+                at = to;
             }
         }
     }
@@ -56,17 +109,7 @@ pub(super) fn each_readable(
             look(&key, &value);
         }
     }
-    Ok(gaps.into_iter().map(in_words).collect())
-}
-
-fn in_words((from, to, error): (u64, u64, StoreError)) -> String {
-    let from = key_at(from);
-    let from = from.escape_ascii();
-    if to == END {
-        return format!("records from key {from} on: {error}");
-    }
-    let to = key_at(to.saturating_sub(1));
-    format!("records from key {from} to {}: {error}", to.escape_ascii())
+    Ok(gaps)
 }
 
 fn is_sound((key, value): &Entry) -> bool {
@@ -172,9 +215,8 @@ fn key_at(place: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::key;
     use super::*;
-    use crate::subject::{QuotaType, Subject};
+    use crate::subject::Subject;
 
     #[test]
     fn places_are_in_the_order_of_keys_and_lead_back_to_them() {
@@ -195,5 +237,24 @@ mod tests {
             assert_eq!(key_at(place(&key)), key);
             assert!(place(&key) < END);
         }
+    }
+
+    #[test]
+    fn a_gap_names_the_ids_that_it_may_have_held() {
+        let gap = |from: &[u8], to: &[u8]| Gap {
+            from: place(from),
+            to: place(to),
+            cause: String::new(),
+        };
+        let user = |id| key::account(QuotaType::User.subject(id));
+        let some = gap(&user(7), &user(9));
+        assert_eq!(some.ids(QuotaType::User), Some((7, 8)));
+        assert_eq!(some.ids(QuotaType::Group), None);
+        let all = Gap::everything(String::new());
+        for kind in QuotaType::ALL {
+            assert_eq!(all.ids(kind), Some((0, u32::MAX)));
+        }
+        let tail = gap(&user(7), &key::account(Subject::Ve));
+        assert_eq!(tail.ids(QuotaType::User), Some((7, u32::MAX)));
     }
 }

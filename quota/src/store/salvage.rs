@@ -6,6 +6,9 @@
 //!    that was moved aside last;
 //! 3. while the new database is built (under another name): as 2;
 //! 4. after it got the database's name: done.
+//!
+//! What was saved and what was lost is also written beside the database that was moved aside, for [`told`]: whoever has read
+//! it, and set again what was lost, removes both.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,15 +17,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::grace::Deadlines;
-use crate::limit::Limits;
+use crate::limit::{Limit, Limits};
 use crate::standing::Standing;
-use crate::subject::{Subject, VeId};
+use crate::subject::{QuotaType, Subject, VeId};
+use crate::units::{Bytes, Inodes};
 
 use super::copy::AccountCopy;
 use super::disk::{Copy, DATABASE, Options, schema_batch, take_existing};
 use super::record::{self, AccountRecord, InfoRecord, key};
 use super::redb::Database;
-use super::rescue;
+use super::rescue::{self, Gap};
 use super::worker::Worker;
 use super::{Batch, LimitsCopy, Store as _, StoreError, identity, sync_file};
 
@@ -30,6 +34,10 @@ use super::{Batch, LimitsCopy, Store as _, StoreError, identity, sync_file};
 const BUILD: &str = "quota.redb.new";
 /// What the names of databases moved aside start with.
 const ASIDE: &str = "quota.redb.damaged.";
+/// What the names of reports end with.
+const REPORT: &str = ".report";
+/// The longest report that is read.
+const MAX_REPORT: u64 = 1 << 20;
 /// A damaged database may hang instead of failing: then the process ends.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// Added to the epoch, so that no journal of before the damage fits the new totals.
@@ -46,8 +54,58 @@ pub struct Salvage {
     pub from_copy: Vec<Subject>,
     /// What could not be saved, in words.
     pub lost: Vec<String>,
+    /// Whose limits are lost, or may be: neither the database nor the copy says.
+    pub lost_limits: Vec<String>,
     /// Whether usage may be wrong: recount. Always so after a salvage, as the end of a log may be lost in silence.
     pub usage_unknown: bool,
+}
+
+impl Salvage {
+    /// What was done and what was lost, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "the quota store was damaged and is mended: {} records saved, limits of {} restored from their copy",
+            self.recovered,
+            match self.from_copy.len() {
+                1 => "1 account".to_owned(),
+                number => format!("{number} accounts"),
+            }
+        )];
+        if let Some(kept) = &self.moved_to {
+            lines.push(format!(
+                "the damaged database is kept in {}",
+                kept.display()
+            ));
+        }
+        lines.extend(
+            self.lost
+                .iter()
+                .map(|lost| format!("could not be read: {lost}")),
+        );
+        let limits = self.lost_limits.iter();
+        lines.extend(limits.map(|whose| format!("limits are lost: {whose}: set them again")));
+        lines
+    }
+}
+
+/// The reports of earlier salvages that are still in this directory: where each is, and its lines.
+pub fn told(dir: &Path) -> Vec<(PathBuf, Vec<String>)> {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = names
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(ASIDE) && name.ends_with(REPORT))
+        })
+        .collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = sync_file::read(&path, MAX_REPORT).ok()??;
+        let text = String::from_utf8_lossy(&text);
+        let lines = text.lines().map(str::to_owned).collect();
+        Some((path, lines))
+    };
+    paths.into_iter().filter_map(read).collect()
 }
 
 /// Mends the store in this directory, which nobody may hold. Afterwards it can be opened.
@@ -70,6 +128,7 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
         recovered: 0,
         from_copy: Vec::new(),
         lost: Vec::new(),
+        lost_limits: Vec::new(),
         usage_unknown: true,
     };
     check_identity(dir, ve, &mut report)?;
@@ -80,8 +139,11 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
         last_aside(dir)?
     };
     let mut found = Found::default();
-    if let Some(aside) = report.moved_to.clone() {
-        rescue(&aside, ve, copy.as_ref(), &mut found, &mut report);
+    match report.moved_to.clone() {
+        Some(aside) => rescue(&aside, ve, copy.as_ref(), &mut found, &mut report),
+        None => found
+            .gaps
+            .push(Gap::everything("there is no database".into())),
     }
     report.recovered = found.len();
     if report.recovered == 0 {
@@ -90,15 +152,29 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
     if let Some(copy) = &copy {
         found.fill_from(copy, &mut report);
     }
+    found.name_lost_limits(copy.as_ref(), &mut report);
     let mended = found.copy();
     let batch = found.into_batch(ve).ok_or_else(|| {
-        let what = "no readable settings are left; set the quota up again";
+        let what = "no readable settings are left: set the quota up again, with 'vzquota drop' and 'vzquota init'";
         StoreError::damaged_file(what, dir)
     })?;
     build(dir, &batch)?;
     Copy::new(dir, ve).replace(&mended)?;
     identity::write(dir, ve)?;
+    keep(dir, &report)?;
     Ok(report)
+}
+
+/// Writes the report beside what was moved aside.
+fn keep(dir: &Path, report: &Salvage) -> Result<(), StoreError> {
+    let aside = match &report.moved_to {
+        Some(aside) => aside.clone(),
+        None => free_aside(dir),
+    };
+    let mut path = aside.into_os_string();
+    path.push(REPORT);
+    let text = report.lines().join("\n") + "\n";
+    sync_file::replace(Path::new(&path), text.as_bytes())
 }
 
 /// What is known of the VE.
@@ -106,6 +182,10 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
 struct Found {
     info: Option<InfoRecord>,
     accounts: BTreeMap<Subject, AccountRecord>,
+    /// Accounts whose record is damaged.
+    unreadable: Vec<Subject>,
+    /// Where records cannot be read at all.
+    gaps: Vec<Gap>,
 }
 
 impl Found {
@@ -127,7 +207,7 @@ impl Found {
         if is_behind {
             self.info = copy.info.clone().or(self.info.take());
         }
-        if is_behind && copy.damaged.is_empty() {
+        if is_behind && copy.is_whole {
             for account in self.accounts.values_mut() {
                 account.limits = Limits::UNLIMITED;
                 account.deadlines = Deadlines::default();
@@ -146,6 +226,42 @@ impl Found {
         }
     }
 
+    /// Names the accounts whose limits nobody knows any more. A VE among them gets limits that allow nothing: it can be
+    /// started, and never runs without limits that it had.
+    fn name_lost_limits(&mut self, copy: Option<&LimitsCopy>, report: &mut Salvage) {
+        if copy.is_some_and(|copy| copy.is_whole) {
+            // Whoever is not in it has none.
+            self.accounts.entry(Subject::Ve).or_default();
+            return;
+        }
+        let unreadable = self.unreadable.iter();
+        let unreadable = unreadable.filter(|subject| !self.accounts.contains_key(subject));
+        let mut lost: Vec<_> = unreadable.map(ToString::to_string).collect();
+        for kind in QuotaType::ALL {
+            let ids = self.gaps.iter().filter_map(|gap| gap.ids(kind));
+            lost.extend(ids.map(|(first, last)| {
+                let (first, last) = (kind.subject(first), kind.subject(last));
+                format!("{first} to {last}, as far as they had any")
+            }));
+        }
+        let is_ve_lost = !self.accounts.contains_key(&Subject::Ve);
+        if is_ve_lost {
+            let nothing = AccountRecord {
+                limits: Limits {
+                    space: Limit::new(Some(Bytes::ZERO), Some(Bytes::ZERO)),
+                    inodes: Limit::new(Some(Inodes::ZERO), Some(Inodes::ZERO)),
+                },
+                ..AccountRecord::default()
+            };
+            self.accounts.insert(Subject::Ve, nothing);
+            lost.retain(|whose| *whose != Subject::Ve.to_string());
+            let whose =
+                "the VE as a whole, which may use no more until 'vzquota setlimit' says how much";
+            lost.insert(0, whose.into());
+        }
+        report.lost_limits = lost;
+    }
+
     /// The copy that goes with the new database.
     fn copy(&self) -> LimitsCopy {
         let accounts = self.accounts.iter();
@@ -157,6 +273,7 @@ impl Found {
                 .filter(AccountCopy::is_worth_keeping)
                 .map(|account| (account.subject, account))
                 .collect(),
+            is_whole: true,
             damaged: Vec::new(),
         }
     }
@@ -200,17 +317,23 @@ fn read_copy(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<Option<Limits
 /// Renames the database to a name with the time in it; durable when it returns.
 pub(super) fn move_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
     let database = dir.join(DATABASE);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_millis());
-    // Never onto an earlier one: two in a millisecond, or a clock set back.
-    let free = (now..)
-        .map(|stamp| dir.join(format!("{ASIDE}{stamp}")))
-        .find(|to| !to.exists());
-    let Some(aside) = free else { return Ok(None) };
+    let aside = free_aside(dir);
     fs::rename(&database, &aside).map_err(|error| StoreError::io("rename", &database, error))?;
     sync_file::sync_dir(dir)?;
     Ok(Some(aside))
+}
+
+/// A name with the time in it that is not in use: two in a millisecond, or a clock set back.
+fn free_aside(dir: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let mut stamp = now.map_or(0, |time| time.as_millis());
+    loop {
+        let path = dir.join(format!("{ASIDE}{stamp}"));
+        if !path.exists() {
+            return path;
+        }
+        stamp = stamp.saturating_add(1);
+    }
 }
 
 /// The database that was moved aside last, by a salvage that was interrupted.
@@ -242,10 +365,16 @@ fn rescue(
     let read = rescue::each_readable(aside, expected, &mut |key, value| {
         rescue_entry(key, value, ve, found, report);
     });
-    match read {
-        Ok(gaps) => report.lost.extend(gaps),
-        Err(error) => report.lost.push(format!("the database: {error}")),
-    }
+    found.gaps = match read {
+        Ok(gaps) => {
+            report.lost.extend(gaps.iter().map(ToString::to_string));
+            gaps
+        }
+        Err(error) => {
+            report.lost.push(format!("the database: {error}"));
+            vec![Gap::everything(error.to_string())]
+        }
+    };
 }
 
 fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &mut Salvage) {
@@ -262,6 +391,7 @@ fn rescue_entry(key: &[u8], value: &[u8], ve: VeId, found: &mut Found, report: &
         }
         (None, _, Some(info)) if key == key::info() => found.info = Some(info),
         _ => {
+            found.unreadable.extend(subject);
             let name = subject.map(|subject| subject.to_string());
             let name = name.unwrap_or_else(|| format!("key {}", key.escape_ascii()));
             report.lost.push(format!("the record of {name}"));

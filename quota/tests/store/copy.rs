@@ -108,6 +108,7 @@ fn a_line_that_was_being_written_is_named_and_in_nobodys_way() {
     let store = DiskStore::create(dir.path(), VE).unwrap();
     let mut batch = quota::store::Batch::new();
     put_info(&mut batch, &info(9));
+    put_account(&mut batch, user(5), &account(5));
     store.commit(&batch).unwrap();
     keep(&store, 1, vec![copy_of(user(5), 1)]);
     drop(store);
@@ -115,13 +116,85 @@ fn a_line_that_was_being_written_is_named_and_in_nobodys_way() {
     let whole = fs::read(&path).unwrap();
     for torn in [&b"0123"[..], b"01234567 {\"epoch\":7,", &[0; 9000]] {
         fs::write(&path, [&whole, torn].concat()).unwrap();
-        assert_eq!(read(dir.path()).damaged.len(), 1);
+        let torn = read(dir.path());
+        assert_eq!((torn.damaged.len(), torn.is_whole), (1, false));
         let store = open(dir.path());
         keep(&store, 2, vec![copy_of(user(6), 2)]);
         let copy = read(dir.path());
         assert!(copy.damaged.is_empty(), "{copy:?}");
         assert_eq!(copy.accounts.len(), 2);
     }
+}
+
+// S54: however a file was cut off, nobody takes what is left for all limits; and the database, while it is sound, mends it.
+#[test]
+fn a_copy_that_was_cut_off_anywhere_is_noticed() {
+    let dir = TempDir::new().unwrap();
+    let store = DiskStore::create(dir.path(), VE).unwrap();
+    let mut batch = quota::store::Batch::new();
+    put_info(&mut batch, &info(9));
+    let accounts: Vec<_> = (1..4).map(|id| (user(id), account(id))).collect();
+    for (subject, account) in &accounts {
+        put_account(&mut batch, *subject, account);
+    }
+    store.commit(&batch).unwrap();
+    for one in &accounts {
+        store
+            .keep_copy(&change(9, std::slice::from_ref(one)))
+            .unwrap();
+    }
+    drop(store);
+    let path = dir.path().join("limits.copy");
+    let whole = fs::read(&path).unwrap();
+    let before = read(dir.path());
+    assert!(before.is_whole && before.accounts.len() == 3, "{before:?}");
+    for len in 0..whole.len() {
+        fs::write(&path, &whole[..len]).unwrap();
+        let cut = read(dir.path());
+        assert!(!cut.is_whole && !cut.damaged.is_empty(), "{len}: {cut:?}");
+    }
+    // Lines that were taken out of the middle.
+    let text = String::from_utf8(whole).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let shorter = [&lines[..2], &lines[3..], &[""]].concat().join("\n");
+    fs::write(&path, shorter).unwrap();
+    assert!(!read(dir.path()).is_whole);
+    for kept in [1, 2, lines.len() - 1] {
+        fs::write(&path, [&lines[..kept], &[""]].concat().join("\n")).unwrap();
+        drop(open(dir.path()));
+        assert_eq!(read(dir.path()), before, "{kept} lines");
+    }
+}
+
+#[test]
+fn a_file_of_the_format_without_an_end_is_read_and_gets_one() {
+    let dir = TempDir::new().unwrap();
+    let store = DiskStore::create(dir.path(), VE).unwrap();
+    keep(&store, 1, vec![copy_of(user(5), 1)]);
+    let path = dir.path().join("limits.copy");
+    let line = fs::read_to_string(&path).unwrap();
+    let line = line.lines().nth(1).unwrap();
+    write_line(
+        &path,
+        &format!(r#"{{"format":2,"ve":{VE},"epoch":1,"size":0}}"#),
+    );
+    let head = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{head}{line}\n")).unwrap();
+    let old = read(dir.path());
+    assert!(old.is_whole && old.accounts.len() == 1, "{old:?}");
+    drop(store);
+    let store = DiskStore::open(dir.path(), VE);
+    drop(store);
+    fs::remove_file(dir.path().join("quota.redb")).unwrap();
+    fs::remove_file(dir.path().join("identity")).unwrap();
+    quota::store::salvage::salvage(dir.path(), VE).unwrap();
+    let new = read(dir.path());
+    assert!(new.is_whole && new.accounts == old.accounts, "{new:?}");
+    let end = fs::read_to_string(&path).unwrap();
+    assert!(
+        end.lines().last().unwrap().contains(r#"{"lines":1}"#),
+        "{end}"
+    );
 }
 
 #[test]
@@ -178,10 +251,10 @@ fn a_copy_of_a_newer_format_or_of_another_ve_is_told_apart() {
     let dir = TempDir::new().unwrap();
     for file in ["settings.copy", "limits.copy"] {
         let path = dir.path().join(file);
-        write_line(&path, r#"{"format":3,"unheard":"of"}"#);
+        write_line(&path, r#"{"format":4,"unheard":"of"}"#);
         let newer = LimitsCopy::read(dir.path(), VE);
         assert!(
-            matches!(newer, Err(StoreError::NewerFormat { found: 3, known: 2 })),
+            matches!(newer, Err(StoreError::NewerFormat { found: 4, known: 3 })),
             "{file}: {newer:?}"
         );
         fs::remove_file(path).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quota::store::record::{self, AccountRecord, key};
-use quota::store::salvage::{Salvage, salvage};
+use quota::store::salvage::{Salvage, salvage, told};
 use quota::store::{Batch, DiskStore, Store as _, StoreError};
 use quota::{Engine, EngineError, Environment, QuotaType, Standing, Subject, VeId};
 use tempfile::TempDir;
@@ -102,6 +102,7 @@ fn no_damage_to_the_database_panics_hangs_or_loses_limits() {
             USERS as usize,
             "{what}: {report:?}"
         );
+        assert!(report.lost_limits.is_empty(), "{what}: {report:?}");
         rescued += usize::from(kept > 0);
         let aside = report.moved_to.expect("kept");
         assert!(aside.exists(), "{what}");
@@ -111,6 +112,29 @@ fn no_damage_to_the_database_panics_hangs_or_loses_limits() {
         noticed >= 6 && rescued >= 6,
         "{noticed} noticed, {rescued} rescued"
     );
+}
+
+/// Every user whose limits are not in the store is in one of the ranges that the report names.
+#[track_caller]
+fn assert_lost_are_named(dir: &Path, report: &Salvage) {
+    let id = |text: &str| {
+        text.strip_prefix("user ")
+            .and_then(|id| id.parse::<u32>().ok())
+    };
+    let ranges: Vec<_> = report
+        .lost_limits
+        .iter()
+        .filter_map(|whose| {
+            let (range, _) = whose.split_once(',')?;
+            let (first, last) = range.split_once(" to ")?;
+            Some(id(first)?..=id(last)?)
+        })
+        .collect();
+    let store = open(dir);
+    for number in (0..USERS).filter(|&number| read_account(&store, user(number)).is_none()) {
+        let is_named = ranges.iter().any(|range| range.contains(&number));
+        assert!(is_named, "user {number}: {report:?}");
+    }
 }
 
 /// Every page of the database in turn: what is in the others is saved, and what is lost is named.
@@ -141,6 +165,7 @@ fn a_damaged_page_costs_no_more_than_its_own_records() {
             recovered if recovered == expected => all += 1,
             recovered => {
                 assert!(!report.lost.is_empty(), "{report:?}");
+                assert_lost_are_named(dir.path(), &report);
                 part += usize::from(expected - recovered < 60);
             }
         }
@@ -226,8 +251,49 @@ fn a_value_with_a_wrong_checksum_costs_its_usage_only() {
     let report = salvage(dir.path(), VE).unwrap();
     assert_eq!(report.from_copy, [bad]);
     assert_eq!(report.lost, ["the record of user 7"]);
+    assert!(report.lost_limits.is_empty(), "{report:?}");
     assert_eq!(report.recovered, u64::from(USERS));
     assert_eq!(check_limits(dir.path()), USERS as usize - 1);
+}
+
+// S54: limits that neither the database nor the copy has are named one by one; a VE whose own are lost may use no more.
+#[test]
+fn lost_limits_are_named_and_a_ve_without_its_own_gets_none_at_all() {
+    let dir = TempDir::new().unwrap();
+    store(dir.path());
+    let opened = open(dir.path());
+    let mut batch = Batch::new();
+    for subject in [Subject::Ve, user(7), QuotaType::Group.subject(9)] {
+        batch.put(key::account(subject), b"not a record".to_vec());
+    }
+    opened.commit(&batch).unwrap();
+    drop(opened);
+    // The copy ends before the VE's line, if it had one.
+    let path = dir.path().join("limits.copy");
+    let copy = fs::read_to_string(&path).unwrap();
+    let head = copy.lines().next().unwrap();
+    fs::write(&path, format!("{head}\n")).unwrap();
+    let report = salvage(dir.path(), VE).unwrap();
+    let [ve, rest @ ..] = &report.lost_limits[..] else {
+        panic!("{report:?}")
+    };
+    assert!(ve.contains("'vzquota setlimit'"), "{ve}");
+    // What follows may have been in the same damage.
+    assert!(
+        rest.starts_with(&["group 9".into(), "user 7".into()]),
+        "{rest:?}"
+    );
+    let mended = open(dir.path());
+    let limits = read_account(&mended, Subject::Ve).unwrap().limits;
+    assert_eq!(limits.space.hard.map(|hard| hard.get()), Some(0));
+    assert_eq!(limits.inodes.hard.map(|hard| hard.get()), Some(0));
+    assert_eq!(read_account(&mended, user(8)), Some(account(8)));
+    let reports = told(dir.path());
+    let [(file, lines)] = &reports[..] else {
+        panic!("{reports:?}")
+    };
+    assert!(file.exists() && *lines == report.lines(), "{reports:?}");
+    assert!(lines.contains(&"limits are lost: user 7: set them again".into()));
 }
 
 // S54: each kind of record, damaged inside a sound page.

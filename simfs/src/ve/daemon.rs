@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use quota::store::salvage::salvage;
 use quota::store::{self, DiskStore};
 use quota::{Clock, Engine, EngineError, Environment, Scope, Setup};
 
@@ -115,7 +116,9 @@ pub(super) fn first(
     }
     let body = Body::new(parts)?;
     if config.quota {
-        count_if_new(&body.engine, &body.parts.area)?;
+        if !body.recount {
+            count_if_new(&body.engine, &body.parts.area)?;
+        }
         follow_ugid_limit(&body.engine)?;
     }
     let number = body.parts.link.mount().map_err(StartError::step(format!(
@@ -459,10 +462,21 @@ fn follow_ugid_limit(engine: &Engine) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Opens the accounts. A store that is damaged is mended first: what cannot be saved of it is counted anew, or named.
 fn open_engine(config: &Config, journal: &recovery::Service) -> Result<Engine, StartError> {
     let dir = config.accounts_dir();
-    let store = store::when_free(|| DiskStore::open(&dir, config.ve)).map_err(EngineError::from)?;
-    let engine = Engine::open_journaled(Arc::new(store), environment(config), journal.journal())?;
+    let open = || {
+        let store = store::when_free(|| DiskStore::open(&dir, config.ve))?;
+        Engine::open_journaled(Arc::new(store), environment(config), journal.journal())
+    };
+    let engine = match open() {
+        Err(damage) if damage.is_damage() => {
+            tracing::error!(ve = %config.ve, %damage, "mending the quota store");
+            salvage(&dir, config.ve).map_err(|error| StartError::Daemon(error.to_string()))?;
+            open()?
+        }
+        opened => opened?,
+    };
     let recorded = engine.info().private;
     if recorded != config.private {
         return Err(StartError::OtherPrivate {

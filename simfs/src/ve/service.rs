@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use quota::store::salvage;
 use quota::{Account, Engine, Event, EventKind, EventSink, Limits, Subject, Timestamp, VeId};
 
-use super::StartError;
 use super::daemon::Body;
 use super::saved::MountRecord;
+use super::{Config, StartError};
 use crate::control::{
     ErrorKind, Progress, Reply, Request, RequestError, Service, Upgrade, UpgradeOutcome, VeState,
     VeStatus, engine_reply,
@@ -45,6 +46,8 @@ pub(super) struct VeService {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     has_resend: bool,
+    /// What is to be known of a quota store that was damaged.
+    mended: Vec<String>,
     /// A leaf lock.
     progress: Mutex<Now>,
     gone: Condvar,
@@ -87,6 +90,7 @@ impl VeService {
             shared: body.parts.shared.clone(),
             gate: body.gate.clone(),
             has_resend,
+            mended: mended(config),
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
         }
@@ -141,6 +145,7 @@ impl VeService {
         };
         let (files, dirs) = self.fs.open_counts();
         let mut degraded = self.fs.degraded();
+        degraded.extend_from_slice(&self.mended);
         degraded.extend(
             now.commit_error
                 .iter()
@@ -303,6 +308,19 @@ impl Service for VeService {
             }),
         }
     }
+}
+
+/// What salvages of the quota store saved and lost, until somebody takes their reports away; into the log as well.
+fn mended(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (file, lines) in salvage::told(&config.state_dir) {
+        for line in &lines {
+            tracing::warn!(ve = %config.ve, "{line}");
+        }
+        notes.extend(lines);
+        notes.push(format!("remove {} when that is settled", file.display()));
+    }
+    notes
 }
 
 fn failed(kind: ErrorKind, message: String) -> Reply {

@@ -3,16 +3,20 @@
 //! ```text
 //! 5d10b2f4 {"format":2,"ve":101,"epoch":9,"size":4711}                                 the head
 //! 9f3a01c7 {"epoch":12,"subject":{"user":1000},"limits":{...},"deadlines":{...}}       one account
+//! 31c8e2aa {"lines":1}                                                                 the end: lines between it and the head
 //! ```
 //! Invariants:
-//! 1. A line is durable when [`LimitsLog::append`] returns. What follows the last whole line is one that was never
-//!    acknowledged, or damage: whoever reads it names it, whoever adds a line removes it.
+//! 1. A line is durable when [`LimitsLog::append`] returns. It takes the place of the end, and a new end follows it: so a
+//!    file that was cut off anywhere is told from a whole one. One without its end holds a line that was never
+//!    acknowledged, or is damaged: whoever reads it says so, whoever adds a line makes it anew.
 //! 2. The last line of an account counts; one without limits and deadlines says that it has none.
 //! 3. When the file has grown to twice the size named in its head, and 64 KiB, it is replaced by one with a line for
 //!    each account: so a line costs the same however many there are, and the file is bounded by what it says.
+//! 4. Files of format 2 have no end.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -26,8 +30,10 @@ use super::{AccountCopy, FORMAT, LIMITS, LimitsCopy, check_format, line};
 const MAX_LEN: u64 = 1 << 30;
 /// Growth that is never worth a replacement.
 const SLACK: u64 = 64 << 10;
-/// Longer than any line.
+/// Longer than any two lines.
 const MAX_LINE: u64 = 4096;
+/// The first format with an end.
+const FORMAT_WITH_END: u8 = 3;
 
 /// The first line.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -38,6 +44,13 @@ struct Head {
     epoch: u64,
     /// Bytes of the file when it was made.
     size: u64,
+}
+
+/// The last line.
+#[derive(Serialize, Deserialize)]
+struct End {
+    /// How many lines stand between the head and it.
+    lines: u64,
 }
 
 /// Any other line.
@@ -57,7 +70,10 @@ pub(in crate::store) struct LimitsLog {
 
 struct Open {
     file: File,
+    /// Where the end is.
     len: u64,
+    /// What it says.
+    lines: u64,
     /// The length at which it is replaced.
     full: u64,
 }
@@ -85,9 +101,12 @@ impl LimitsLog {
         for &account in accounts {
             lines.extend(self.sealed(&Line { epoch, account })?);
         }
-        open.add(&lines).map_err(|error| {
-            // A part of it may be there; what is left is found when the file is opened again.
-            let _ = open.file.set_len(open.len);
+        let end = End {
+            lines: open.lines.saturating_add(number(accounts)),
+        };
+        open.add(lines, &end).map_err(|error| {
+            // A part of it may be there; where the end cannot be put back, the file is made anew when it is opened again.
+            let _ = open.put_back();
             StoreError::io("write", &self.path, error)
         })?;
         if open.len < open.full {
@@ -114,33 +133,47 @@ impl LimitsLog {
             epoch,
             size: length(&lines),
         };
+        let end = End {
+            lines: number(copy.accounts.values()),
+        };
         let mut text = self.sealed(&head)?;
         text.append(&mut lines);
+        text.extend(self.sealed(&end)?);
         sync_file::replace(&self.path, &text)
     }
 
-    /// Opens the file behind its last whole line; makes it where it cannot be added to.
+    /// Opens the file; makes it anew where it cannot be added to.
     fn open(&self) -> Result<Open, StoreError> {
-        let io = |error| StoreError::io("open", &self.path, error);
-        let head = match head(&self.path)? {
-            Some(head) => head,
+        let found = match self.open_whole()? {
+            Some(open) => Some(open),
             None => {
                 Self::new(self.dir(), self.ve).compact()?;
-                let damaged = || StoreError::damaged_file("no head", &self.path);
-                head(&self.path)?.ok_or_else(damaged)?
+                self.open_whole()?
             }
+        };
+        found.ok_or_else(|| StoreError::damaged_file("no head, or no end", &self.path))
+    }
+
+    /// Opens the file; `None` where its head or its end is not there.
+    fn open_whole(&self) -> Result<Option<Open>, StoreError> {
+        let io = |error| StoreError::io("open", &self.path, error);
+        let Some(head) = head(&self.path)? else {
+            return Ok(None);
         };
         identity::check(self.ve, head.ve)?;
         let mut options = File::options();
         let mut file = options
             .read(true)
-            .append(true)
+            .write(true)
             .open(&self.path)
             .map_err(io)?;
-        let len = whole_lines(&mut file).map_err(io)?;
-        file.set_len(len).map_err(io)?;
-        let full = head.size.saturating_mul(2).saturating_add(SLACK);
-        Ok(Open { file, len, full })
+        let end = end(&mut file).map_err(io)?;
+        Ok(end.map(|(len, end)| Open {
+            file,
+            len,
+            lines: end.lines,
+            full: head.size.saturating_mul(2).saturating_add(SLACK),
+        }))
     }
 
     fn compact(&mut self) -> Result<(), StoreError> {
@@ -162,11 +195,22 @@ impl LimitsLog {
 }
 
 impl Open {
-    fn add(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.file.write_all(lines)?;
+    /// Puts lines and a new end in the place of the end.
+    fn add(&mut self, mut lines: Vec<u8>, end: &End) -> io::Result<()> {
+        let added = length(&lines);
+        lines.extend(line::seal(end)?);
+        self.file.write_all_at(&lines, self.len)?;
         self.file.sync_data()?;
-        self.len = self.len.saturating_add(length(lines));
+        self.len = self.len.saturating_add(added);
+        self.lines = end.lines;
         Ok(())
+    }
+
+    /// Takes lines away that were not added as a whole.
+    fn put_back(&mut self) -> io::Result<()> {
+        let end = line::seal(&End { lines: self.lines })?;
+        self.file.write_all_at(&end, self.len)?;
+        self.file.set_len(self.len.saturating_add(length(&end)))
     }
 }
 
@@ -176,36 +220,68 @@ pub(super) fn read(path: &Path, ve: VeId, copy: &mut LimitsCopy) -> Result<bool,
         return Ok(false);
     };
     let mut lines = text.split_inclusive(|byte| *byte == b'\n').enumerate();
+    let mut has_end = true;
     match lines.next().and_then(|(_, first)| head_in(first)) {
         Some(head) => {
             let head = head?;
             identity::check(ve, head.ve)?;
             copy.epoch = copy.epoch.max(head.epoch);
+            has_end = head.format >= FORMAT_WITH_END;
         }
         None => copy.damaged.push(named(path, 0)),
     }
+    let (mut found, mut told) = (0_u64, None);
+    let mut unsound = Vec::new();
     for (number, text) in lines {
-        match line_in(text.strip_suffix(b"\n").unwrap_or(text)) {
+        if let Some(end) = end_in(text) {
+            told = Some(end.lines);
+            continue;
+        }
+        told = None;
+        found = found.saturating_add(1);
+        match line_in(text) {
             Some(line) => {
                 copy.epoch = copy.epoch.max(line.epoch);
                 copy.set(line.account);
             }
-            None => copy.damaged.push(named(path, number)),
+            None => unsound.push(number),
         }
+    }
+    let is_whole = !has_end || told == Some(found);
+    if !is_whole {
+        // What stands in the place of the end.
+        let _torn = unsound.pop_if(|number| told.is_none() && is_last(*number, found));
+    }
+    copy.damaged
+        .extend(unsound.into_iter().map(|number| named(path, number)));
+    if !is_whole {
+        let path = path.display();
+        copy.damaged.push(format!("lines at the end of {path}"));
     }
     Ok(true)
 }
 
-/// The last commit that the file knows of, from its ends alone; `None` where they do not say.
+/// Whether a line is the last of so many behind the head.
+fn is_last(number: usize, found: u64) -> bool {
+    u64::try_from(number).is_ok_and(|number| number >= found)
+}
+
+/// The last commit that the file knows of, from its ends alone; `None` where they do not say, or are not whole.
 pub(in crate::store) fn newest(dir: &Path, ve: VeId) -> Result<Option<u64>, StoreError> {
     let path = dir.join(LIMITS);
     let Some(head) = head(&path)? else {
         return Ok(None);
     };
     identity::check(ve, head.ve)?;
-    let ends = File::open(&path).and_then(|mut file| tail(&mut file, MAX_LINE));
-    let (_, tail) = ends.map_err(|error| StoreError::io("read", &path, error))?;
-    let lines = tail.split(|byte| *byte == b'\n').filter_map(line_in);
+    let failed = |error| StoreError::io("read", &path, error);
+    let mut file = File::open(&path).map_err(failed)?;
+    if head.format >= FORMAT_WITH_END && end(&mut file).map_err(failed)?.is_none() {
+        return Ok(None);
+    }
+    let (_, tail) = tail(&mut file).map_err(failed)?;
+    let lines = tail
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter_map(line_in);
     Ok(lines.map(|line| line.epoch).chain([head.epoch]).max())
 }
 
@@ -222,28 +298,22 @@ fn head(path: &Path) -> Result<Option<Head>, StoreError> {
     first.and_then(head_in).transpose()
 }
 
-/// The length of the file up to the end of its last whole line.
-fn whole_lines(file: &mut File) -> io::Result<u64> {
-    let mut window = MAX_LINE;
-    loop {
-        let (start, tail) = tail(file, window)?;
-        match tail.iter().rposition(|byte| *byte == b'\n') {
-            Some(at) => {
-                let whole = tail.get(..=at).unwrap_or_default();
-                return Ok(start.saturating_add(length(whole)));
-            }
-            None if start == 0 => return Ok(0),
-            None => window = window.saturating_mul(16),
-        }
-    }
+/// The end of the file, and where it begins; `None` where the file does not end in one.
+fn end(file: &mut File) -> io::Result<Option<(u64, End)>> {
+    let (start, tail) = tail(file)?;
+    let Some(last) = tail.split_inclusive(|byte| *byte == b'\n').next_back() else {
+        return Ok(None);
+    };
+    let at = start.saturating_add(length(&tail).saturating_sub(length(last)));
+    Ok(end_in(last).map(|end| (at, end)))
 }
 
-/// At most this many bytes of the end of the file, and where they begin.
-fn tail(file: &mut File, window: u64) -> io::Result<(u64, Vec<u8>)> {
-    let start = file.metadata()?.len().saturating_sub(window);
+/// The last bytes of the file, longer than any line, and where they begin.
+fn tail(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
+    let start = file.metadata()?.len().saturating_sub(MAX_LINE);
     file.seek(SeekFrom::Start(start))?;
     let mut tail = Vec::new();
-    file.take(window).read_to_end(&mut tail)?;
+    file.take(MAX_LINE).read_to_end(&mut tail)?;
     Ok((start, tail))
 }
 
@@ -256,11 +326,19 @@ fn head_in(text: &[u8]) -> Option<Result<Head, StoreError>> {
 }
 
 fn line_in(text: &[u8]) -> Option<Line> {
-    serde_json::from_slice(line::open(text)?).ok()
+    serde_json::from_slice(line::open(text.strip_suffix(b"\n")?)?).ok()
+}
+
+fn end_in(text: &[u8]) -> Option<End> {
+    serde_json::from_slice(line::open(text.strip_suffix(b"\n")?)?).ok()
 }
 
 fn named(path: &Path, number: usize) -> String {
     format!("line {} of {}", number.saturating_add(1), path.display())
+}
+
+fn number<T>(items: impl IntoIterator<Item = T>) -> u64 {
+    u64::try_from(items.into_iter().count()).unwrap_or(u64::MAX)
 }
 
 fn length(bytes: &[u8]) -> u64 {

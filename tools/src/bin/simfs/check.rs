@@ -1,5 +1,6 @@
 //! `simfs check`.
 
+use quota::store::StoreError;
 use quota::store::salvage::salvage;
 use quota::{Difference, Subject, VeId};
 use serde::Serialize;
@@ -42,7 +43,7 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
 fn open(paths: &Paths, ve: VeId, repair: bool) -> Result<(VeHandle, bool), Failure<SimfsExit>> {
     match readable(paths, ve) {
         Err(VeError::Store { error }) if repair && error.is_damage() => {
-            mend(paths, ve)?;
+            mend(paths, ve).map_err(unchecked)?;
             Ok((VeHandle::open(paths, ve).map_err(unchecked)?, true))
         }
         opened => Ok((opened.map_err(unchecked)?, false)),
@@ -59,19 +60,10 @@ fn readable(paths: &Paths, ve: VeId) -> Result<VeHandle, VeError> {
 }
 
 /// Saves what is readable of a damaged store, and says what was lost.
-fn mend(paths: &Paths, ve: VeId) -> Result<(), Failure<SimfsExit>> {
-    let report = salvage(&paths.state_dir(ve), ve).map_err(unchecked)?;
-    let say = |what: &str| complain(&format!("simfs: VE {ve}: quota store mended: {what}"));
-    say(&format!(
-        "{} records saved, {} limits restored from their copy",
-        report.recovered,
-        report.from_copy.len()
-    ));
-    if let Some(kept) = &report.moved_to {
-        say(&format!("the damaged one is kept in {}", kept.display()));
-    }
-    for lost in &report.lost {
-        say(&format!("lost: {lost}"));
+pub(crate) fn mend(paths: &Paths, ve: VeId) -> Result<(), StoreError> {
+    let report = salvage(&paths.state_dir(ve), ve)?;
+    for line in report.lines() {
+        complain(&format!("simfs: VE {ve}: {line}"));
     }
     Ok(())
 }

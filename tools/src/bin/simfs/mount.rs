@@ -18,6 +18,7 @@ use simfs_tools::ve_handle::{VeError, open_stored};
 use thiserror::Error;
 
 use crate::args::MountArgs;
+use crate::check::mend;
 use crate::start::{Plan, start};
 use crate::{Outcome, failed, umount, usage};
 
@@ -125,11 +126,20 @@ fn recorded_private(paths: &Paths, ve: VeId) -> Result<PathBuf, Refusal> {
         Ok(Some(copy)) => Ok(copy.private.into()),
         Ok(None) | Err(StoreError::Damaged { .. }) => match open_stored(paths, ve) {
             Ok(engine) => Ok(engine.info().private),
+            // Both are damaged: the daemon has nothing to start with before they are mended.
+            Err(VeError::Store { error }) if error.is_damage() => mended_private(paths, ve),
             Err(error @ VeError::NoRecord { .. }) => Err(Refusal::NoRecord(error)),
             Err(error) => Err(Refusal::Other(error.to_string())),
         },
         Err(error) => Err(Refusal::Other(error.to_string())),
     }
+}
+
+/// The private area in what can be saved of a damaged store.
+fn mended_private(paths: &Paths, ve: VeId) -> Result<PathBuf, Refusal> {
+    mend(paths, ve).map_err(|error| Refusal::Other(error.to_string()))?;
+    let engine = open_stored(paths, ve).map_err(|error| Refusal::Other(error.to_string()))?;
+    Ok(engine.info().private)
 }
 
 /// The private area to serve; not another one than the totals belong to.
