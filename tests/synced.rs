@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
-use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 
 use crate::harness::command::eventually;
 use crate::harness::files::{create, mkdir, open, put, rename, write_at};
@@ -19,7 +19,7 @@ struct Way {
     is_kept: fn(&Ve) -> bool,
 }
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 10] = [
     Way {
         name: "fsync",
         act: |ve| {
@@ -55,6 +55,34 @@ const WAYS: [Way; 7] = [
         is_kept: has_content,
     },
     Way {
+        name: "fallocate with O_SYNC",
+        act: |ve| allocate(ve, OFlags::SYNC),
+        is_kept: has_length,
+    },
+    Way {
+        name: "fallocate with O_DSYNC",
+        act: |ve| allocate(ve, OFlags::DSYNC),
+        is_kept: has_length,
+    },
+    Way {
+        name: "copy_file_range with O_DSYNC",
+        act: |ve| {
+            let from = open(ve.path("mapped"), OFlags::RDONLY).expect("source");
+            let to = open(ve.path("empty"), OFlags::WRONLY | OFlags::DSYNC).expect("target");
+            let (mut read, mut written) = (0, 0);
+            let copied = rustix::fs::copy_file_range(
+                &from,
+                Some(&mut read),
+                &to,
+                Some(&mut written),
+                LEN as usize,
+            );
+            assert_eq!(copied, Ok(LEN as usize));
+            None
+        },
+        is_kept: |ve| content(ve, "empty") == content(ve, "mapped"),
+    },
+    Way {
         name: "msync",
         act: |ve| Some(store_through_mapping(ve)),
         is_kept: |ve| content(ve, "mapped") == [0x41; LEN as usize],
@@ -87,6 +115,17 @@ fn content(ve: &Ve, name: &str) -> Vec<u8> {
 
 fn has_content(ve: &Ve) -> bool {
     content(ve, "empty") == [1; LEN as usize]
+}
+
+fn has_length(ve: &Ve) -> bool {
+    content(ve, "empty").len() as u64 == LEN
+}
+
+/// Allocates a file whose name is on the disk.
+fn allocate(ve: &Ve, flags: OFlags) -> Option<Child> {
+    let file = open(ve.path("empty"), OFlags::WRONLY | flags).expect("open");
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, LEN).expect("fallocate");
+    None
 }
 
 /// Writes to a file whose name is on the disk.

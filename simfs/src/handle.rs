@@ -54,6 +54,8 @@ pub struct OpenFile {
     pub passthrough: bool,
     /// Whether its file could be opened for appending only.
     pub appends: bool,
+    /// Whether each change is to be on the disk before it is answered (O_SYNC, O_DSYNC).
+    pub sync: bool,
     /// Whether content was changed through it.
     pub changed: AtomicBool,
     /// Opened on first use.
@@ -110,6 +112,8 @@ pub enum Kept {
         passthrough: bool,
         /// Whether its file could be opened for appending only.
         appends: bool,
+        /// Whether each change is to be on the disk before it is answered.
+        sync: bool,
     },
     /// A directory.
     Dir {
@@ -129,14 +133,20 @@ impl Kept {
                 direct,
                 passthrough,
                 appends,
+                sync,
             } => {
                 let access = match access {
                     Access::Read => 0,
                     Access::Write => 1,
                     Access::ReadWrite => 2,
                 };
-                let bits = [direct, passthrough, appends].map(u64::from);
-                Self::FILE | access << 8 | bits[0] << 16 | bits[1] << 17 | bits[2] << 18
+                let bits = [direct, passthrough, appends, sync].map(u64::from);
+                Self::FILE
+                    | access << 8
+                    | bits[0] << 16
+                    | bits[1] << 17
+                    | bits[2] << 18
+                    | bits[3] << 19
             }
             Self::Dir { present } => Self::DIR | u64::from(present) << 8,
         }
@@ -155,6 +165,7 @@ impl Kept {
                 direct: bit(16),
                 passthrough: bit(17),
                 appends: bit(18),
+                sync: bit(19),
             },
             Self::DIR => Self::Dir { present: bit(8) },
             _ => return None,
@@ -189,6 +200,7 @@ impl Open for OpenFile {
             direct: self.direct,
             passthrough: self.passthrough,
             appends: self.appends,
+            sync: self.sync,
         }
     }
 }
@@ -299,12 +311,13 @@ mod tests {
             direct: access.writes(),
             passthrough: access == Access::ReadWrite,
             appends: access == Access::Write,
+            sync: access == Access::ReadWrite,
         });
         let dirs = [Kept::Dir { present: true }, Kept::Dir { present: false }];
         for kept in files.into_iter().chain(dirs) {
             assert_eq!(Kept::from_word(kept.to_word()), Some(kept));
         }
-        for word in [0, 3, 1 | 3 << 8, 1 << 19 | 1, 2 | 2 << 8, u64::MAX] {
+        for word in [0, 3, 1 | 3 << 8, 1 << 20 | 1, 2 | 2 << 8, u64::MAX] {
             assert_eq!(Kept::from_word(word), None, "{word:x}");
         }
     }

@@ -49,7 +49,7 @@ fn one(
     let parent = path.parent().unwrap_or(path);
     let writable = || open(path, OFlags::RDWR | OFlags::CREATE);
     let some = &data[..dice.roll(data.len() as u64) as usize];
-    match dice.roll(15) {
+    match dice.roll(16) {
         0..=3 => {
             let _ = write_at(&writable()?, dice.roll(200_000), some);
         }
@@ -80,10 +80,19 @@ fn one(
             rustix::fs::fallocate(&file, mode, dice.roll(100_000), 1 + dice.roll(100_000))?;
         }
         13 => {
-            // Held too; where the mount knows no O_TMPFILE, programs fall back to what comes last here.
-            let file = open(parent, OFlags::RDWR | OFlags::TMPFILE)?;
-            let _ = write_at(&file, 0, some);
+            // What programs do where O_TMPFILE is refused, as on any FUSE mount (S37): the name goes before the content comes.
+            let name = parent.join(format!("tmp{}", dice.roll(u64::MAX)));
+            let file = open(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
+            rustix::fs::unlink(&name)?;
+            let _ = write_at(&file, dice.roll(200_000), some);
             hold(held, file, dice);
+        }
+        14 => {
+            // And goes on with one that has had no name for a while.
+            let some_file = held.get(dice.roll(5) as usize);
+            let file = some_file.ok_or(rustix::io::Errno::NOENT)?;
+            let _ = write_at(file, dice.roll(400_000), some);
+            rustix::fs::ftruncate(file, dice.roll(400_000))?;
         }
         _ if user == ROOT && dice.roll(2) == 0 => {
             let id = 1001 + dice.roll(2) as u32;

@@ -158,6 +158,7 @@ impl Fs {
                 direct,
                 passthrough,
                 appends,
+                sync,
             } => {
                 let file = OpenFile {
                     node: node.clone(),
@@ -165,6 +166,7 @@ impl Fs {
                     direct,
                     passthrough,
                     appends,
+                    sync,
                     // Perhaps by the one that is dead.
                     changed: AtomicBool::new(access.writes()),
                     fd: Mutex::default(),

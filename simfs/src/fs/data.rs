@@ -41,13 +41,18 @@ struct How {
     access: Access,
     /// Whether its file could be opened for appending only.
     appends: bool,
+    /// Whether each change is to be on the disk before it is answered.
+    sync: bool,
 }
 
 impl How {
-    fn plain(access: Access) -> Self {
+    /// As these flags of open(2) say, and not for appending only.
+    fn plain(flags: i32) -> Self {
         Self {
-            access,
+            access: Access::from_flags(flags),
             appends: false,
+            // O_SYNC has the bit of O_DSYNC.
+            sync: flags & libc::O_DSYNC != 0,
         }
     }
 }
@@ -87,7 +92,7 @@ impl Fs {
             && flags & libc::O_TRUNC == 0
             && let Some(opened) = self.open_again(&node, &mut state)
         {
-            let handle = self.insert_file(call, room, &node, (How::plain(access), None), &opened);
+            let handle = self.insert_file(call, room, &node, (How::plain(flags), None), &opened);
             return Ok((handle, opened));
         }
         self.check_descriptors()?;
@@ -121,8 +126,8 @@ impl Fs {
             None => None,
         };
         let how = How {
-            access,
             appends: append != 0,
+            ..How::plain(flags)
         };
         let handle = self.insert_file(call, room, &node, (how, fd), &opened);
         Ok((handle, opened))
@@ -148,7 +153,7 @@ impl Fs {
         };
         let opened = self.admit(nobody, node, &mut state, access, stat, &fd, backing)?;
         let fd = Some(Arc::new(fd));
-        let handle = self.insert_file(call, room, node, (How::plain(access), fd), &opened);
+        let handle = self.insert_file(call, room, node, (How::plain(flags), fd), &opened);
         Ok((handle, opened))
     }
 
@@ -170,6 +175,7 @@ impl Fs {
             direct: opened.direct,
             passthrough: opened.backing.is_some(),
             appends: how.appends,
+            sync: how.sync,
             changed: AtomicBool::new(false),
             fd: Mutex::new(fd),
         };
@@ -393,7 +399,7 @@ impl Fs {
             let seen = stat_fd(fd.as_fd())?;
             self.accounting.record(node, &mut state, &seen);
             self.accounting.late().push(node, &mut state);
-            return Ok(result?);
+            return sync_change(&open, &fd, result);
         }
         let range = DataRange {
             file: &fd,
@@ -412,7 +418,7 @@ impl Fs {
         let seen = stat_fd(fd.as_fd())?;
         self.accounting
             .settle_data(node, &mut state, promise, &seen, length);
-        Ok(result?)
+        sync_change(&open, &fd, result)
     }
 
     /// Copies between two files without the data passing here.
@@ -461,7 +467,7 @@ impl Fs {
         let bytes = u64::try_from(copied).unwrap_or(0);
         self.accounting
             .settle_data(node, &mut state, grant.promise, &seen, bytes);
-        Ok(result?)
+        sync_change(&target, &target_fd, result)
     }
 
     /// Finds data or a hole, as lseek(2) does.
@@ -498,6 +504,18 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// Brings a change to the disk where the file was opened for that.
+///
+/// # Source
+/// Linux `ext4_fallocate` and `xfs_file_fallocate` commit for such a file; a copy ends in writes to it.
+fn sync_change<T>(open: &OpenFile, fd: &OwnedFd, done: io::Result<T>) -> FsResult<T> {
+    let done = done?;
+    if open.sync {
+        file::fdatasync(fd)?;
+    }
+    Ok(done)
 }
 
 fn opened_as(decision: Decision, backing: Option<Arc<Backing>>, keep_cache: bool) -> Opened {
