@@ -11,6 +11,7 @@ pub(crate) mod crash;
 pub(crate) mod figures;
 pub(crate) mod files;
 pub(crate) mod load;
+pub(crate) mod namespace;
 pub(crate) mod ops;
 pub(crate) mod require;
 pub(crate) mod rootfs;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::command::{Outcome, eventually, finish, program};
 use crate::harness::ve::{Spec, Ve};
-use crate::harness::{require, rootfs};
+use crate::harness::{namespace, require, rootfs};
 
 /// KiB of the VE: more than Debian takes, less than is written.
 const LIMIT: u64 = 460_000;
@@ -62,7 +62,8 @@ fn on_a_host(ve: &Ve, script: &str) -> Outcome {
     command
         .args(["--kill-after=5", "100", "unshare", "--mount"])
         .args(["--propagation", "private", "bash", "-c"])
-        .arg(format!("{PRELUDE}{script}"))
+        .arg(format!("{}{PRELUDE}{script}", namespace::LET_GO))
+        .env("KEEP", ve.prefix())
         .env("WORK", work.path())
         .env("GROUP", &group)
         .env("BIN", bin.parent().expect("directory"))

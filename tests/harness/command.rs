@@ -104,12 +104,22 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 /// Waits until a condition holds; the last answer when patience ends is the failure's text.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> T {
+    within(PATIENCE, what, attempt)
+}
+
+/// The same for what takes longer, such as the start of a whole system on a host that is busy.
+#[track_caller]
+pub(crate) fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<T, String>,
+) -> T {
     let start = Instant::now();
     loop {
         match attempt() {
             Ok(value) => return value,
-            Err(why) => assert!(start.elapsed() < PATIENCE, "{what}: {why}"),
+            Err(why) => assert!(start.elapsed() < patience, "{what}: {why}"),
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::command::finish;
-use crate::harness::require;
+use crate::harness::{namespace, require};
 
 /// Shows what is run after it nothing else.
 const ALONE: &str =
@@ -25,13 +25,13 @@ fn again(tests: &[&str]) {
     command
         .args([
             "--kill-after=5",
-            "280",
+            "900",
             "unshare",
             "--mount",
             "--propagation",
             "private",
         ])
-        .args(["sh", "-c", ALONE, "sh"])
+        .args(["sh", "-c", &format!("{}{ALONE}", namespace::LET_GO), "sh"])
         .arg(this)
         .args(["--exact", "--test-threads", "1"])
         .args(tests);

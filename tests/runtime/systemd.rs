@@ -1,8 +1,13 @@
 //! VEs whose first program is systemd.
 
+use std::time::Duration;
+
 use super::Host;
-use crate::harness::command::eventually;
+use crate::harness::command::within;
 use crate::harness::rootfs;
+
+/// How long a whole system may take to start where others keep the CPUs busy.
+const BOOT: Duration = Duration::from_secs(150);
 
 /// A service that tells when it is ended in order.
 const WITNESS: &str = "cat > /etc/systemd/system/witness.service <<'END'\n\
@@ -18,7 +23,7 @@ fn boots(runtime: &'static str) {
         .ok();
     host.vzctl(&["start", "101"]).ok();
     // Also "degraded" is an answer, but then some unit has failed that a VE should not have, or should be able to run.
-    eventually("systemd is up", || {
+    within(BOOT, "systemd is up", || {
         let state = host.exec("101", "systemctl is-system-running").stdout;
         let failed = host
             .exec("101", "systemctl --failed --no-legend --plain")
@@ -63,7 +68,7 @@ fn boots(runtime: &'static str) {
     assert_eq!(id.trim().len(), 32, "{id}");
 
     host.vzctl(&["start", "101"]).ok();
-    eventually("the enabled service", || {
+    within(BOOT, "the enabled service", || {
         let state = host.exec("101", "systemctl is-active witness").stdout;
         (state == "active\n").then_some(()).ok_or(state)
     });
