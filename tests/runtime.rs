@@ -3,11 +3,18 @@
 mod beancounters;
 mod boot;
 mod cgroup2;
+mod devices;
 mod failures;
 mod groups;
+mod keys;
+mod many;
+mod neighbours;
+mod processes;
+mod scripts;
 mod sessions;
 mod settings;
 mod systemd;
+mod templates;
 mod user_namespace;
 
 use std::path::{Path, PathBuf};
@@ -32,27 +39,21 @@ impl Host {
 
     /// The same with a template that is nothing but a shell and the usual programs.
     fn small(runtime: &'static str) -> Option<Self> {
-        if !require::programs(&["busybox"]) {
-            return None;
-        }
-        Self::with(runtime, |tree| {
-            for dir in ["bin", "etc", "proc", "dev", "sys", "run", "tmp", "root"] {
-                std::fs::create_dir_all(tree.join(dir)).expect("directory");
-            }
-            let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
-            let busybox = found.map(Path::new).find(|path| path.exists());
-            std::fs::copy(busybox.expect("busybox"), tree.join("bin/busybox")).expect("busybox");
-            for name in [
-                "sh", "sleep", "cat", "kill", "stty", "ps", "tty", "head", "hostname",
-            ] {
-                std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).expect(name);
-            }
-            true
-        })
+        Self::with(runtime, shell_alone)
+    }
+
+    /// The same, on another file system.
+    fn below(place: &Path, runtime: &'static str) -> Option<Self> {
+        Self::at(place, runtime, shell_alone)
     }
 
     /// The same with another template.
     fn with(runtime: &'static str, unpack: impl Fn(&Path) -> bool) -> Option<Self> {
+        let place = std::env::var_os("SIMFS_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
+        Self::at(place.as_ref(), runtime, unpack)
+    }
+
+    fn at(place: &Path, runtime: &'static str, unpack: impl Fn(&Path) -> bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             require::skip("needs root");
             return None;
@@ -60,7 +61,6 @@ impl Host {
         if !require::programs(&[runtime, "unshare", "nsenter"]) {
             return None;
         }
-        let place = std::env::var_os("SIMFS_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
         let base = tempfile::Builder::new()
             .prefix("simfs-e2e.")
             .tempdir_in(place)
@@ -128,9 +128,14 @@ impl Host {
     #[track_caller]
     fn assert_nothing_left(&self) {
         let table = std::fs::read_to_string("/proc/self/mounts").expect("mount table");
-        for ve in ["101", "102"] {
-            assert!(!self.path("run/simfs").join(ve).exists(), "{ve}");
-        }
+        let mounted = std::fs::read_dir(self.path("run/simfs"))
+            .into_iter()
+            .flatten();
+        let numbers = mounted.flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = numbers
+            .filter(|name| name.to_string_lossy().parse::<u32>().is_ok())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
         let root = self.path("vz/root").display().to_string();
         assert!(!table.contains(&root), "{table}");
         eventually("processes of the host end", || {
@@ -172,6 +177,25 @@ impl Drop for Host {
             let _ = rustix::mount::unmount(&decoy, rustix::mount::UnmountFlags::DETACH);
         }
     }
+}
+
+/// A static shell and its programs; `false` after a skip.
+fn shell_alone(tree: &Path) -> bool {
+    if !require::programs(&["busybox"]) {
+        return false;
+    }
+    for dir in ["bin", "etc", "proc", "dev", "sys", "run", "tmp", "root"] {
+        std::fs::create_dir_all(tree.join(dir)).expect("directory");
+    }
+    let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
+    let busybox = found.map(Path::new).find(|path| path.exists());
+    std::fs::copy(busybox.expect("busybox"), tree.join("bin/busybox")).expect("busybox");
+    for name in [
+        "sh", "sleep", "cat", "kill", "stty", "ps", "tty", "head", "hostname",
+    ] {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).expect(name);
+    }
+    true
 }
 
 /// Command lines that name a directory, of all processes.

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::Host;
 use crate::harness::command::{Outcome, finish, program};
 
-fn boot(host: &Host, what: &str) -> Outcome {
+pub(super) fn boot(host: &Host, what: &str) -> Outcome {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/vz-boot");
     let bin = program("vzctl");
     let path = std::env::var("PATH").unwrap_or_default();
@@ -63,9 +63,17 @@ fn ves_are_started_by_their_order_at_boot_and_stopped_the_other_way_round() {
         std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("mode");
     }
 
+    // S72: so does one whose limits are not those in force, and that is told at boot, too.
+    let file = conf.join("101.conf");
+    let text = std::fs::read_to_string(&file).expect("configuration");
+    std::fs::write(&file, format!("DISKINODES=\"500:600\"\n{text}")).expect("configuration");
+
     let started = boot(&host, "start");
     assert_eq!(started.code, 1, "one VE could not start: {started:?}");
+    assert_eq!(started.stdout, "");
     assert!(started.stderr.contains("vzctl: VE 104"), "{started:?}");
+    let told = "VE 101: warning: DISKINODES of the configuration is not the limit in force";
+    assert!(started.stderr.contains(told), "{started:?}");
     assert_eq!(order(&host), ["102", "101"]);
     for (ve, _, onboot) in boots {
         let status = if onboot == "yes" {

@@ -8,14 +8,14 @@ use crate::harness::command::{eventually, finish};
 use crate::harness::{crash, require};
 
 /// What `simfs status` says of the VE.
-fn status(host: &Host, ve: &str) -> serde_json::Value {
+pub(super) fn status(host: &Host, ve: &str) -> serde_json::Value {
     let mut status = host.command("simfs");
     let text = finish(status.args(["status", ve, "--json"])).ok().stdout;
     let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     list[0].clone()
 }
 
-fn process(status: &serde_json::Value, key: &str) -> u32 {
+pub(super) fn process(status: &serde_json::Value, key: &str) -> u32 {
     let pid = status[key].as_u64().expect("a process id");
     u32::try_from(pid).expect("a process id")
 }

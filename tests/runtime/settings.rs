@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use super::Host;
 use super::groups::group;
-use crate::harness::command::{Outcome, finish, program};
-use crate::harness::require;
+use crate::harness::command::{Outcome, eventually, finish, program};
+use crate::harness::{namespace, require};
 
 /// A mount namespace in which all commands of a test are run.
 struct View {
@@ -25,7 +25,10 @@ impl View {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "slave", "sh", "-c"])
-            .arg(format!("{hide}echo ready; exec sleep 600"))
+            .arg(format!(
+                "{}{hide}echo ready; exec sleep 600",
+                namespace::LET_GO
+            ))
             .stdout(Stdio::piped());
         let mut holder = command.spawn().expect("a namespace");
         let mut line = String::new();
@@ -57,27 +60,49 @@ impl Drop for View {
     }
 }
 
-/// Option, value, key; controller, file and what stands in it then.
-type Row = (&'static str, &'static str, &'static str, [&'static str; 3]);
+/// Option, value, key, controller; file and what stands in it then, in the first generation and in the second.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    [[&'static str; 2]; 2],
+);
 
 #[rustfmt::skip]
 const ROWS: [Row; 9] = [
-    ("--cpuunits", "2000", "CPUUNITS", ["cpu", "cpu.shares", "2048"]),
-    ("--cpulimit", "50", "CPULIMIT", ["cpu", "cpu.cfs_quota_us", "50000"]),
-    ("--cpus", "1", "CPUS", ["cpuset", "cpuset.cpus", "0"]),
-    ("--ram", "64M", "PHYSPAGES", ["memory", "memory.limit_in_bytes", "67108864"]),
-    ("--numproc", "77", "NUMPROC", ["pids", "pids.max", "77"]),
-    ("--ioprio", "7", "IOPRIO", ["blkio", "blkio.bfq.weight", "640"]),
-    ("--iolimit", "10", "IOLIMIT", ["blkio", "blkio.throttle.write_bps_device", "10485760"]),
-    ("--iopslimit", "100", "IOPSLIMIT", ["blkio", "blkio.throttle.read_iops_device", "100"]),
-    ("--ram", "unlimited", "PHYSPAGES", ["memory", "memory.limit_in_bytes", "9223372036854771712"]),
+    ("--cpuunits", "2000", "CPUUNITS", "cpu", [["cpu.shares", "2048"], ["cpu.weight", "79"]]),
+    ("--cpulimit", "50", "CPULIMIT", "cpu", [["cpu.cfs_quota_us", "50000"], ["cpu.max", "50000 100000"]]),
+    ("--cpus", "1", "CPUS", "cpuset", [["cpuset.cpus", "0"], ["cpuset.cpus", "0"]]),
+    ("--ram", "unlimited", "PHYSPAGES", "memory", [["memory.limit_in_bytes", "9223372036854771712"], ["memory.max", "max"]]),
+    ("--ram", "64M", "PHYSPAGES", "memory", [["memory.limit_in_bytes", "67108864"], ["memory.max", "67108864"]]),
+    ("--numproc", "77", "NUMPROC", "pids", [["ve/pids.max", "77"], ["ve/pids.max", "77"]]),
+    ("--ioprio", "7", "IOPRIO", "blkio", [["blkio.bfq.weight", "640"], ["io.bfq.weight", "640"]]),
+    ("--iolimit", "10", "IOLIMIT", "blkio", [["blkio.throttle.write_bps_device", "10485760"], ["io.max", "wbps=10485760"]]),
+    ("--iopslimit", "100", "IOPSLIMIT", "blkio", [["blkio.throttle.read_iops_device", "100"], ["io.max", "riops=100"]]),
 ];
+
+/// Whether the host's controllers are those of the second generation.
+fn is_second() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// What stands in the file of a limit.
+fn limit(host: &Host, controller: &str, files: [[&'static str; 2]; 2]) -> (String, &'static str) {
+    let [file, expected] = files[usize::from(is_second())];
+    let place = if is_second() { "." } else { controller };
+    let path = group(host, "101", place).join(file);
+    let text = std::fs::read_to_string(&path);
+    (
+        text.unwrap_or_else(|error| format!("{}: {error}", path.display())),
+        expected,
+    )
+}
 
 // S70: in force where there is a controller, else named; and the next is applied all the same.
 fn settings(runtime: &'static str, is_first_only: bool) {
-    // The values for the second generation are a table in `tools/src/cgroup/limits.rs`.
-    if !Path::new("/sys/fs/cgroup/memory").exists() {
-        return require::skip("the controllers of this host are not of the first generation");
+    if is_first_only && is_second() {
+        return require::skip("the controllers of this host are of the second generation");
     }
     let Some(host) = Host::small(runtime) else {
         return;
@@ -85,19 +110,24 @@ fn settings(runtime: &'static str, is_first_only: bool) {
     let view = View::new(is_first_only);
     host.create("101", &[]).ok();
     view.vzctl(&host, &["start", "101"]).ok();
-    for (number, (option, value, key, [controller, file, expected])) in ROWS.into_iter().enumerate()
-    {
-        let path = group(&host, "101", controller).join(file);
+    let mut kept = Vec::new();
+    for (number, (option, value, key, controller, files)) in ROWS.into_iter().enumerate() {
         let hostname = format!("named{number}");
-        let line = ["set", "101", option, value, "--hostname", &hostname];
+        let line = [
+            "set",
+            "101",
+            option,
+            value,
+            "--hostname",
+            &hostname,
+            "--save",
+        ];
         let outcome = view.vzctl(&host, &line);
         if outcome.code == 0 {
-            let text = std::fs::read_to_string(&path).expect("a limit");
-            assert!(
-                text.contains(expected),
-                "{option} {value}: {}: {text}",
-                path.display()
-            );
+            let (text, expected) = limit(&host, controller, files);
+            assert!(text.contains(expected), "{option} {value}: {text}");
+            kept.retain(|(other, ..): &Row| *other != option);
+            kept.push((option, value, key, controller, files));
         } else {
             // Not every kernel has this file, nor every disk a device of its own.
             assert_eq!(controller, "blkio", "{outcome:?}");
@@ -135,14 +165,58 @@ fn settings(runtime: &'static str, is_first_only: bool) {
         let text = view.vzctl(&host, &["exec", "101", "cat /etc/resolv.conf"]);
         assert_eq!(text.ok().stdout, expected, "{option}");
     }
+    limits_bite(&host, &view);
+    view.vzctl(&host, &["restart", "101", "--fast"]).ok();
+    for (option, value, _, controller, files) in kept {
+        let (text, expected) = limit(&host, controller, files);
+        assert!(
+            text.contains(expected),
+            "{option} {value} after the next start: {text}"
+        );
+    }
     memory_and_swap(&host, &view);
     view.vzctl(&host, &["stop", "101", "--fast"]).ok();
     view.vzctl(&host, &["destroy", "101"]).ok();
     host.assert_nothing_left();
 }
 
+/// The limits of the rows hold: of memory, which nothing in the VE passes, and of the CPU, which it is made to wait for.
+fn limits_bite(host: &Host, view: &View) {
+    let large = "busybox dd if=/dev/zero of=/dev/null bs=150M count=1 2> /dev/null";
+    let ended = view.vzctl(host, &["exec", "101", large]);
+    assert_ne!(ended.code, 0, "{ended:?}");
+    view.vzctl(
+        host,
+        &[
+            "exec",
+            "101",
+            "busybox dd if=/dev/zero of=/dev/null bs=1M count=100 2> /dev/null",
+        ],
+    )
+    .ok();
+    let busy = "while :; do :; done < /dev/null > /dev/null 2>&1 &";
+    view.vzctl(host, &["exec", "101", busy]).ok();
+    // So little that even a busy host gives it more.
+    view.vzctl(host, &["set", "101", "--cpulimit", "1"]).ok();
+    eventually("the VE is made to wait for its CPU", || {
+        let (text, _) = limit(host, "cpu", [["cpu.stat", ""]; 2]);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        let is_throttled = line.is_some_and(|number| number != "0");
+        is_throttled.then_some(()).ok_or(text)
+    });
+    view.vzctl(host, &["set", "101", "--cpulimit", "50"]).ok();
+}
+
 /// The first generation limits the sum of memory and swap space: each is set for itself all the same.
 fn memory_and_swap(host: &Host, view: &View) {
+    if is_second() {
+        let files = [["", ""], ["memory.swap.max", "33554432"]];
+        view.vzctl(host, &["set", "101", "--swap", "32M"]).ok();
+        assert_eq!(limit(host, "memory", files).0.trim(), files[1][1]);
+        return;
+    }
     let sum = group(host, "101", "memory").join("memory.memsw.limit_in_bytes");
     if !sum.exists() {
         return require::skip("the kernel does not limit swap space");
@@ -180,7 +254,6 @@ fn what_would_be_lost_is_refused_while_the_ve_runs() {
         ("--description", "a note", "DESCRIPTION"),
         ("--disabled", "yes", "DISABLED"),
         ("--capability", "sys_time:on", "CAPABILITY"),
-        ("--devnodes", "fuse:rw", "DEVNODES"),
         ("--local_uid", "100000", "LOCAL_UID"),
         ("--local_gid", "100000", "LOCAL_GID"),
     ] {

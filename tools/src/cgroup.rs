@@ -1,12 +1,14 @@
 //! A VE's resource groups, on hosts with either generation of cgroups or both.
 //!
 //! ```text
-//! CONTROLLER/simfs/101/          the VE's limits
-//!                      ve        its processes: placed there by the runtime
+//! CONTROLLER/simfs/101/          the VE's limits of CPU, memory and disk
+//!                      ve        its processes, and the limit of their number
+//!                         root   the first group that it sees: placed there by the runtime
 //!                      daemon    the daemon that serves its files, and its keeper: under the same limits, never frozen with it
 //! ```
 //!
-//! Limits stand one level above the processes, so the VE cannot reach them from inside its cgroup namespace.
+//! Limits stand above the processes, so the VE cannot reach them from inside its cgroup namespace. That of their number
+//! leaves the daemon out: a full VE must not keep it, or its successor, from starting a thread.
 //!
 //! # Source
 //! Linux `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`; vzctl `src/lib/cgroup.c` for what a value means.
@@ -21,6 +23,7 @@ use quota::VeId;
 
 use crate::paths::Paths;
 
+mod devices;
 pub mod limits;
 pub mod usage;
 
@@ -28,6 +31,8 @@ pub mod usage;
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "devices"];
 /// The group of the VE's processes.
 const MEMBERS: &str = "ve";
+/// The group below it that the VE has for its root.
+const ROOT: &str = "root";
 /// The group of the VE's daemon and its keeper.
 const DAEMON: &str = "daemon";
 /// How often an emptied group is tried to be removed, and the pause between.
@@ -113,38 +118,13 @@ impl ResourceGroups {
 
     /// The path for `linux.cgroupsPath` of an OCI configuration.
     pub fn oci_path(&self) -> PathBuf {
-        Path::new("/").join(&self.name).join(MEMBERS)
+        Path::new("/").join(self.root())
     }
 
     /// The groups of the first generation that the VE's processes are put into.
     pub fn first_generation_members(&self) -> Vec<PathBuf> {
         let all = self.first.values();
-        all.map(|mount| mount.join(&self.name).join(MEMBERS))
-            .collect()
-    }
-
-    /// Whether devices are limited by a controller of the first generation.
-    pub fn has_device_lists(&self) -> bool {
-        self.is_first("devices")
-    }
-
-    /// Refuses all devices but these, each as `c 1:3 rwm`. Only with [`ResourceGroups::has_device_lists`].
-    ///
-    /// # Errors
-    /// Those of writing the lists.
-    pub fn allow_devices(&self, lines: &[String]) -> io::Result<()> {
-        let Some(mount) = self.first.get("devices") else {
-            return Ok(());
-        };
-        let group = mount.join(&self.name);
-        // The list can be emptied only while nothing stands below it.
-        remove_tree(&group);
-        make(&group)?;
-        fs::write(group.join("devices.deny"), "a")?;
-        for line in lines {
-            fs::write(group.join("devices.allow"), line)?;
-        }
-        fs::create_dir(group.join(MEMBERS))
+        all.map(|mount| mount.join(self.root())).collect()
     }
 
     /// Makes the groups. What exists stays.
@@ -154,12 +134,13 @@ impl ResourceGroups {
     pub fn prepare(&self) -> io::Result<()> {
         for mount in self.mounts() {
             make(&mount.join(&self.name).join(DAEMON))?;
+            make(&mount.join(self.members()))?;
         }
         if let Some(mount) = &self.second {
             self.delegate(mount);
         }
         for (controller, mount) in &self.first {
-            make(&mount.join(&self.name).join(MEMBERS))?;
+            make(&mount.join(self.root()))?;
             if controller == "cpuset" {
                 self.inherit_cpuset(mount);
             }
@@ -211,12 +192,33 @@ impl ResourceGroups {
         }
     }
 
+    /// The group of the VE's processes in any hierarchy.
+    fn members(&self) -> PathBuf {
+        self.name.join(MEMBERS)
+    }
+
+    /// The one of those that the VE has for its root.
+    fn root(&self) -> PathBuf {
+        self.members().join(ROOT)
+    }
+
+    /// The group with the VE's limit of a controller.
+    fn limited(&self, controller: &str) -> Option<PathBuf> {
+        let mount = self.first.get(controller).or(self.second.as_ref())?;
+        Some(match controller {
+            "pids" => mount.join(self.members()),
+            _ => mount.join(&self.name),
+        })
+    }
+
     /// The file of the VE's limits of a controller: its name in the first generation, and in the second.
     fn file(&self, controller: &str, first: &str, second: &str) -> Option<PathBuf> {
-        let file = match self.first.get(controller) {
-            Some(mount) => mount.join(&self.name).join(first),
-            None => self.second.as_ref()?.join(&self.name).join(second),
+        let name = if self.is_first(controller) {
+            first
+        } else {
+            second
         };
+        let file = self.limited(controller)?.join(name);
         file.exists().then_some(file)
     }
 
@@ -233,7 +235,7 @@ impl ResourceGroups {
     fn delegate(&self, mount: &Path) {
         let mut dir = mount.to_owned();
         let mut steps = vec![dir.clone()];
-        for part in &self.name {
+        for part in &self.members() {
             dir.push(part);
             steps.push(dir.clone());
         }
@@ -250,8 +252,7 @@ impl ResourceGroups {
     /// A cpuset of the first generation begins empty and takes no process until it is filled.
     fn inherit_cpuset(&self, mount: &Path) {
         let mut dir = mount.to_owned();
-        let members = self.name.join(MEMBERS);
-        for part in &members {
+        for part in &self.root() {
             let parent = dir.clone();
             dir.push(part);
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -325,12 +326,12 @@ mod tests {
         let both = groups(&format!("{FIRST}{BESIDE}"));
         assert_eq!(both.layout(), Layout::Hybrid);
         assert!(both.is_first("io") && both.is_first("cpu") && !both.is_first("memory"));
-        assert_eq!(both.oci_path(), Path::new("/simfs/101/ve"));
+        assert_eq!(both.oci_path(), Path::new("/simfs/101/ve/root"));
         assert_eq!(
             both.first_generation_members(),
             [
-                Path::new("/sys/fs/cgroup/cpu,cpuacct/simfs/101/ve"),
-                Path::new("/sys/fs/cgroup/blkio/simfs/101/ve"),
+                Path::new("/sys/fs/cgroup/cpu,cpuacct/simfs/101/ve/root"),
+                Path::new("/sys/fs/cgroup/blkio/simfs/101/ve/root"),
             ]
         );
     }

@@ -1,5 +1,6 @@
 //! What the programs share: command lines, values as typed, paths, reports, and the way to a VE's accounts.
 
+pub mod absent;
 pub mod archive;
 pub mod cgroup;
 pub mod cli;

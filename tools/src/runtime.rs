@@ -254,6 +254,17 @@ impl Runtime {
         self.finish("delete", &["delete", "--force", &self.id])
     }
 
+    /// Gives the container other resources: `linux.resources` of an OCI configuration, in part.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub fn update(&self, resources: &str) -> Result<(), RuntimeError> {
+        let file = self.first.with_file_name("resources.json");
+        fs::write(&file, resources).map_err(|error| self.cannot_start(error))?;
+        let path = file.display().to_string();
+        self.finish("update", &["update", "--resources", &path, &self.id])
+    }
+
     /// The command that runs a program in the container and becomes it; the program's words follow.
     pub fn exec(&self, environment: &[String], is_terminal: bool) -> Command {
         let mut command = self.command(Place::Ve);

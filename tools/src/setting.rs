@@ -113,7 +113,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("hostname", "HOSTNAME", "NAME", Guest, hostname, "Host name"),
     plain("nameserver", "NAMESERVER", "ADDRESS", Guest, addresses, "DNS server; may be repeated"),
     plain("searchdomain", "SEARCHDOMAIN", "NAME", Guest, domains, "DNS search domain; may be repeated"),
-    plain("devnodes", "DEVNODES", "NAME:rwmq", Start, devnodes, "A device of the host to give to the VE; may be repeated"),
+    plain("devnodes", "DEVNODES", "NAME:rwmq", Guest, devnodes, "A device of the host to give to the VE, 'NAME:none' to take it away; may be repeated"),
     plain("capability", "CAPABILITY", "NAME:on|off", Start, capabilities, "A capability to give or take; may be repeated"),
     plain("local_uid", "LOCAL_UID", "UID", Start, first_id, "First user id on the host of a user namespace of the VE's own; 0: none"),
     plain("local_gid", "LOCAL_GID", "GID", Start, first_id, "First group id of the same (default: the number of local_uid)"),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::ResourceGroups;
+use super::{MEMBERS, ROOT, ResourceGroups};
 use crate::ve_config::{Changes, VeConfig};
 
 /// The period of CPU bandwidth control, in microseconds.
@@ -125,8 +125,11 @@ impl ResourceGroups {
             orders.push(self.order("CPUS", "cpuset", ["cpuset.cpus"; 2], &value));
             if self.is_first("cpuset") {
                 // No group may have fewer than one below it.
-                let members = self.order("CPUS", "cpuset", ["ve/cpuset.cpus"; 2], &value);
-                orders.extend(Some(members).filter(|order| order.file.is_some()));
+                let below = [MEMBERS.into(), format!("{MEMBERS}/{ROOT}")].map(|group: String| {
+                    let file = format!("{group}/cpuset.cpus");
+                    self.order("CPUS", "cpuset", [&file; 2], &value)
+                });
+                orders.extend(below.into_iter().filter(|order| order.file.is_some()));
             }
         }
         orders
@@ -206,8 +209,14 @@ impl ResourceGroups {
 
 /// Carries the orders out; returns those that this host cannot, by name.
 fn carry_out(mut orders: Vec<Order>) -> Vec<String> {
-    // Of two limits that may not pass each other, one can be set only after the other.
-    orders.retain(|order| order.carry_out().is_err());
+    // Of limits that may not pass each other, one can be set only after the other.
+    loop {
+        let before = orders.len();
+        orders.retain(|order| order.carry_out().is_err());
+        if orders.len() == before {
+            break;
+        }
+    }
     let mut refused = Vec::new();
     for order in orders {
         if let Err(why) = order.carry_out() {
@@ -250,7 +259,7 @@ mod tests {
         "cpuset.cpus",
         "memory.max",
         "memory.swap.max",
-        "pids.max",
+        "ve/pids.max",
         "io.bfq.weight",
         "io.max",
     ];
@@ -259,7 +268,7 @@ mod tests {
     fn values_of_the_second_generation() {
         let dir = tempfile::tempdir().unwrap();
         let group = dir.path().join("simfs/101");
-        fs::create_dir_all(&group).unwrap();
+        fs::create_dir_all(group.join("ve")).unwrap();
         for file in FILES {
             fs::write(group.join(file), "").unwrap();
         }
@@ -277,7 +286,7 @@ mod tests {
             ("PHYSPAGES", "0:16384", "memory.max", "67108864"),
             ("PHYSPAGES", "0:unlimited", "memory.max", "max"),
             ("SWAPPAGES", "0:16384", "memory.swap.max", "67108864"),
-            ("NUMPROC", "77", "pids.max", "77"),
+            ("NUMPROC", "77", "ve/pids.max", "77"),
             ("IOPRIO", "7", "io.bfq.weight", "640"),
             ("IOLIMIT", "10485760", "io.max", "8:0 wbps=10485760"),
             ("IOLIMIT", "0", "io.max", "8:0 wbps=max"),
@@ -291,7 +300,7 @@ mod tests {
             assert_eq!(text, expected, "{key}={value}");
         }
         // What has no controller is named, and the rest is applied.
-        fs::remove_file(group.join("pids.max")).unwrap();
+        fs::remove_file(group.join("ve/pids.max")).unwrap();
         let config = empty.with(&[("NUMPROC", "5".into()), ("CPULIMIT", "70".into())]);
         let refused = groups.apply(&config, None);
         assert_eq!(refused.len(), 1, "{refused:?}");

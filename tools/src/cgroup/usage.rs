@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{MEMBERS, ResourceGroups};
+use super::{ROOT, ResourceGroups};
 
 /// One counted resource. Bytes, or numbers of things.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl ResourceGroups {
             held,
             peak: number(&dir.join("pids.peak")).unwrap_or(held),
             limit: number(&dir.join("pids.max")),
-            failures: refused(&dir).max(refused(&dir.join(MEMBERS))),
+            failures: refused(&dir).max(refused(&dir.join(ROOT))),
         })
     }
 
@@ -130,15 +130,13 @@ impl ResourceGroups {
     fn member(&self) -> Option<u32> {
         let mounts = self.first.values().chain(&self.second);
         mounts
-            .map(|mount| mount.join(&self.name).join(MEMBERS))
+            .map(|mount| mount.join(self.members()))
             .find_map(|group| any_process(&group))
     }
 
-    /// The VE's group of a controller.
+    /// The VE's group of a controller, if it has one.
     fn dir(&self, controller: &str) -> Option<PathBuf> {
-        let mount = self.first.get(controller).or(self.second.as_ref())?;
-        let dir = mount.join(&self.name);
-        dir.is_dir().then_some(dir)
+        self.limited(controller).filter(|dir| dir.is_dir())
     }
 }
 
@@ -217,7 +215,8 @@ mod tests {
         for (name, text) in files {
             let path = match kind {
                 "first" => {
-                    let controller = name.split('.').next().unwrap();
+                    let file = name.trim_start_matches("ve/");
+                    let controller = file.split('.').next().unwrap();
                     dir.path().join(controller).join("simfs/101").join(name)
                 }
                 _ => dir.path().join("simfs/101").join(name),
@@ -241,9 +240,9 @@ mod tests {
                 ("memory.swap.current", "100\n"),
                 ("memory.swap.max", "200\n"),
                 ("memory.stat", "anon 1\nkernel 7\nkernel_stack 9\nshmem 5\n"),
-                ("pids.current", "4\n"),
-                ("pids.max", "10\n"),
-                ("pids.events", "max 6\n"),
+                ("ve/pids.current", "4\n"),
+                ("ve/pids.max", "10\n"),
+                ("ve/pids.events", "max 6\n"),
             ],
         );
         let memory = groups.memory_used().unwrap();
@@ -271,8 +270,8 @@ mod tests {
                 ("memory.kmem.usage_in_bytes", "7\n"),
                 ("memory.kmem.limit_in_bytes", "9223372036854771712\n"),
                 ("memory.stat", "shmem 1\ntotal_shmem 5\n"),
-                ("pids.current", "4\n"),
-                ("pids.max", "max\n"),
+                ("ve/pids.current", "4\n"),
+                ("ve/pids.max", "max\n"),
             ],
         );
         let memory = groups.memory_used().unwrap();

@@ -254,16 +254,6 @@ pub(crate) struct ScriptArgs {
     pub(crate) script: PathBuf,
 }
 
-/// Options of OpenVZ that are answered with what to do instead.
-const NETWORK: [&str; 6] = [
-    "ipadd",
-    "ipdel",
-    "netif_add",
-    "netif_del",
-    "netdev_add",
-    "netdev_del",
-];
-
 /// What is to be set, as typed: flag and value.
 #[derive(Debug)]
 pub(crate) struct SettingArgs(Vec<(&'static str, String)>);
@@ -272,17 +262,8 @@ impl SettingArgs {
     /// The same by key and in the stored form.
     ///
     /// # Errors
-    /// `Value`: not of the setting's form; `Usage`: a network.
+    /// `Value`: not of the setting's form.
     pub(crate) fn changes(&self) -> Fallible<Changes> {
-        if let Some((flag, _)) = self.0.iter().find(|(flag, _)| NETWORK.contains(flag)) {
-            return Err(Failure::new(
-                VzctlExit::Usage,
-                format!(
-                    "--{flag}: not supported: a VE has a network of its own that vzctl does not connect; move a device \
-                     into it with 'ip link set DEVICE netns PID', PID being the VE's in 'lsns -t net'"
-                ),
-            ));
-        }
         let read = |(flag, value): &(&'static str, String)| {
             let setting = of_flag(flag)?;
             let stored = setting.typed(value).map_err(|error| {
@@ -303,11 +284,7 @@ impl FromArgMatches for SettingArgs {
                 .collect();
             Some((setting.flag, values.join(" ")))
         });
-        let networks = NETWORK.iter().filter_map(|flag| {
-            let value = matches.get_one::<String>(flag)?;
-            Some((*flag, value.clone()))
-        });
-        Ok(Self(given.chain(networks).collect()))
+        Ok(Self(given.collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -318,13 +295,6 @@ impl FromArgMatches for SettingArgs {
 
 impl Args for SettingArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let hidden = |flag| {
-            Arg::new(flag)
-                .long(flag)
-                .hide(true)
-                .allow_hyphen_values(true)
-        };
-        let command = command.args(NETWORK.map(hidden));
         SETTINGS.iter().fold(command, |command, setting| {
             command.arg(
                 Arg::new(setting.flag)

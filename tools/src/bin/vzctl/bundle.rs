@@ -8,15 +8,14 @@
 //! OCI runtime specification: config.md, config-linux.md.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
 use simfs::sys::user_namespace::IdRange;
-use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::runtime::{Kind, Runtime};
 use simfs_tools::ve_config::VeConfig;
 
+use crate::devices::{self, Access, Device};
 use crate::{Context, Fallible, program, system, ubc};
 
 /// Capabilities of a VE's root for which nothing is configured.
@@ -82,8 +81,8 @@ pub(crate) fn write(
     parts: &Parts<'_>,
     bundle: &Path,
 ) -> Fallible<()> {
-    let (nodes, given) = given_devices(config)?;
-    let access: Vec<Access> = usual_devices().into_iter().chain(given).collect();
+    let given = devices::given(config)?;
+    let nodes: Vec<Value> = given.iter().map(Device::node).collect();
     let capabilities = capabilities(config, &permitted());
     let namespaces =
         ["mount", "pid", "ipc", "uts", "network", "cgroup"].map(|kind| json!({ "type": kind }));
@@ -118,7 +117,7 @@ pub(crate) fn write(
     if let Some(range) = range {
         add_user_namespace(range, &mut value);
     }
-    limit_devices(runtime, &access, &mut value)?;
+    limit_devices(runtime, &devices::access(&given), &mut value)?;
     add_quota(context, runtime.kind(), range.is_some(), &mut value)?;
     fs::create_dir_all(bundle).map_err(system)?;
     fs::write(bundle.join("config.json"), format!("{value:#}")).map_err(system)
@@ -144,8 +143,7 @@ fn limit_devices(runtime: &Runtime, access: &[Access], config: &mut Value) -> Fa
         let lines: Vec<String> = access.iter().map(Access::line).collect();
         return runtime.groups().allow_devices(&lines).map_err(system);
     }
-    let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
-    rules.extend(access.iter().map(Access::rule));
+    let rules = devices::rules(access);
     if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
         linux.insert("resources".into(), json!({ "devices": rules }));
     }
@@ -207,97 +205,6 @@ fn mounts(counters: &Path) -> Value {
         { "destination": ubc::INSIDE, "type": "bind", "source": counters,
           "options": ["bind", "ro", "nosuid", "nodev", "noexec"] },
     ])
-}
-
-/// One device, or several, and what may be done with it.
-struct Access {
-    kind: &'static str,
-    major: Option<u32>,
-    minor: Option<u32>,
-    letters: String,
-}
-
-impl Access {
-    fn new(kind: &'static str, major: Option<u32>, minor: Option<u32>, letters: &str) -> Self {
-        Self {
-            kind,
-            major,
-            minor,
-            letters: letters.into(),
-        }
-    }
-
-    /// In the form of an OCI configuration.
-    fn rule(&self) -> Value {
-        let mut rule = json!({ "allow": true, "type": self.kind, "access": self.letters });
-        for (key, number) in [("major", self.major), ("minor", self.minor)] {
-            if let (Some(number), Some(rule)) = (number, rule.as_object_mut()) {
-                rule.insert(key.into(), number.into());
-            }
-        }
-        rule
-    }
-
-    /// In the form of the devices controller.
-    fn line(&self) -> String {
-        let shown =
-            |number: Option<u32>| number.map_or_else(|| "*".into(), |number| number.to_string());
-        format!(
-            "{} {}:{} {}",
-            self.kind,
-            shown(self.major),
-            shown(self.minor),
-            self.letters
-        )
-    }
-}
-
-/// The devices that every VE has. Nodes of others may be made, as package managers do, but not used.
-fn usual_devices() -> Vec<Access> {
-    let known = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
-    let mut list = vec![
-        Access::new("c", None, None, "m"),
-        Access::new("b", None, None, "m"),
-        Access::new("c", Some(136), None, "rwm"),
-    ];
-    list.extend(known.map(|(major, minor)| Access::new("c", Some(major), Some(minor), "rwm")));
-    list
-}
-
-/// The nodes of the devices that are given to the VE, and what may be done with them.
-fn given_devices(config: &VeConfig) -> Fallible<(Vec<Value>, Vec<Access>)> {
-    let (mut nodes, mut access) = (Vec::new(), Vec::new());
-    let words = config.get("DEVNODES").unwrap_or_default();
-    for (name, letters) in words
-        .split_whitespace()
-        .filter_map(|word| word.split_once(':'))
-    {
-        if letters == "none" {
-            continue;
-        }
-        let path = Path::new("/dev").join(name);
-        let wrong = |why: &str| {
-            let message = format!("DEVNODES: {}: {why}", path.display());
-            Failure::new(VzctlExit::Config, message)
-        };
-        let data = fs::metadata(&path).map_err(|error| wrong(&error.to_string()))?;
-        let kind = match data.file_type() {
-            kind if kind.is_char_device() => "c",
-            kind if kind.is_block_device() => "b",
-            _ => return Err(wrong("not a device")),
-        };
-        let (major, minor) = (
-            rustix::fs::major(data.rdev()),
-            rustix::fs::minor(data.rdev()),
-        );
-        nodes.push(json!({
-            "path": path, "type": kind, "major": major, "minor": minor,
-            "fileMode": data.mode() & 0o777, "uid": data.uid(), "gid": data.gid(),
-        }));
-        let letters = letters.replace('q', "");
-        access.push(Access::new(kind, Some(major), Some(minor), &letters));
-    }
-    Ok((nodes, access))
 }
 
 /// The usual capabilities with the configured changes, as far as this host's root has them.

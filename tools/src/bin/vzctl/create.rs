@@ -44,7 +44,15 @@ pub(crate) fn run(context: &Context, args: &CreateArgs) -> Outcome {
     let beside = Beside::new(&private)?;
     context.tell(&format!("Creating container private area ({})", template.0));
     unpack(&template.1, &beside.0)?;
-    make(context, &config, &given, &template.0, &private, &beside)?;
+    let making = Making {
+        context,
+        config: &config,
+        given: &given,
+        template: &template.0,
+        private: &private,
+        beside: &beside,
+    };
+    making.finish()?;
     ids::warn_of_shared(context, &config);
     context.tell("Container private area was created");
     Ok(VzctlExit::Ok)
@@ -98,61 +106,57 @@ fn template(
     Ok((name, found))
 }
 
-/// Counts, checks, and makes the VE.
-fn make(
-    context: &Context,
-    config: &VeConfig,
-    given: &Changes,
-    template: &str,
-    private: &Path,
-    beside: &Beside,
-) -> Fallible<()> {
-    let mut bar = Bar::new(format!("VE {}: counting", context.ve));
-    let tally = recount(&beside.0, Inodes::ZERO, &mut bar)
-        .map_err(|error| Failure::new(VzctlExit::Private, error.to_string()))?;
-    drop(bar);
-    let wanted = disk::Wanted::of(config);
-    check_fits(&wanted, tally.ve)?;
-    let setup = wanted.setup(context, private.to_owned(), tally);
-    record::replace(&context.paths, setup)
-        .map_err(|error| Failure::new(VzctlExit::QuotaInit, error.to_string()))?;
-    let settled = settle(context, config, given, template, private, beside);
-    if settled.is_err()
-        && let Err(error) = record::remove(&context.paths, context.ve)
-    {
-        context.warn(&error.to_string());
-    }
-    settled
+/// What is known when the files lie beside their place.
+struct Making<'a> {
+    context: &'a Context,
+    config: &'a VeConfig,
+    given: &'a Changes,
+    template: &'a str,
+    private: &'a Path,
+    beside: &'a Beside,
 }
 
-/// Writes the configuration and the name, and gives the files theirs; all or nothing.
-fn settle(
-    context: &Context,
-    config: &VeConfig,
-    given: &Changes,
-    template: &str,
-    private: &Path,
-    beside: &Beside,
-) -> Fallible<()> {
-    let former = Former::of(context)?;
-    let mut values = config.assigned();
-    values.extend(
-        given
-            .iter()
-            .filter(|(key, _)| key.starts_with("VE_"))
-            .cloned(),
-    );
-    values.push(("OSTEMPLATE", template.to_owned()));
-    VeConfig::save(&context.paths, context.ve, &values).map_err(config_failure)?;
-    former::link_name(context, given)?;
-    fs::rename(&beside.0, private).map_err(|error| {
-        Failure::new(
-            VzctlExit::Private,
-            format!("{}: {error}", private.display()),
-        )
-    })?;
-    former.replace();
-    Ok(())
+impl Making<'_> {
+    /// Counts, checks, and makes the VE.
+    fn finish(&self) -> Fallible<()> {
+        let context = self.context;
+        let mut bar = Bar::new(format!("VE {}: counting", context.ve));
+        let tally = recount(&self.beside.0, Inodes::ZERO, &mut bar)
+            .map_err(|error| Failure::new(VzctlExit::Private, error.to_string()))?;
+        drop(bar);
+        let wanted = disk::Wanted::of(self.config);
+        check_fits(&wanted, tally.ve)?;
+        let setup = wanted.setup(context, self.private.to_owned(), tally);
+        record::replace(&context.paths, setup)
+            .map_err(|error| Failure::new(VzctlExit::QuotaInit, error.to_string()))?;
+        let settled = self.settle();
+        if settled.is_err()
+            && let Err(error) = record::remove(&context.paths, context.ve)
+        {
+            context.warn(&error.to_string());
+        }
+        settled
+    }
+
+    /// Writes the configuration and the name, and gives the files theirs; all or nothing.
+    fn settle(&self) -> Fallible<()> {
+        let context = self.context;
+        let former = Former::of(context)?;
+        let mut values = self.config.assigned();
+        let places = self.given.iter().filter(|(key, _)| key.starts_with("VE_"));
+        values.extend(places.cloned());
+        values.push(("OSTEMPLATE", self.template.to_owned()));
+        VeConfig::save(&context.paths, context.ve, &values).map_err(config_failure)?;
+        former::link_name(context, self.given)?;
+        fs::rename(&self.beside.0, self.private).map_err(|error| {
+            Failure::new(
+                VzctlExit::Private,
+                format!("{}: {error}", self.private.display()),
+            )
+        })?;
+        former.replace();
+        Ok(())
+    }
 }
 
 fn check_fits(wanted: &disk::Wanted, usage: Usage) -> Fallible<()> {

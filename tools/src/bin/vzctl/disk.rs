@@ -141,7 +141,10 @@ pub(crate) fn apply(context: &Context, config: &VeConfig) -> Fallible<()> {
     }
     let mut handle = VeHandle::open(&context.paths, context.ve).map_err(not_set)?;
     for order in &orders {
-        handle.order(order).map_err(not_set)?;
+        handle.order(order).map_err(|error| match order {
+            Request::SetUgidLimit(_) | Request::SetEnforced { .. } => not_set_up(error),
+            _ => not_set(error),
+        })?;
     }
     Ok(())
 }
@@ -156,17 +159,21 @@ pub(crate) fn follow_ugid_limit(context: &Context, config: &VeConfig) -> Fallibl
     let Ok(mut handle) = VeHandle::open(&context.paths, context.ve) else {
         return Ok(());
     };
-    if handle.info().map_err(not_set)?.ugid_limit == limit {
+    if handle.info().map_err(not_set_up)?.ugid_limit == limit {
         return Ok(());
     }
     for order in second_level(limit) {
-        handle.order(&order).map_err(not_set)?;
+        handle.order(&order).map_err(not_set_up)?;
     }
     Ok(())
 }
 
 fn not_set(error: VeError) -> Failure<VzctlExit> {
     Failure::new(VzctlExit::SetLimit, error.to_string())
+}
+
+fn not_set_up(error: VeError) -> Failure<VzctlExit> {
+    Failure::new(VzctlExit::SecondLevel, error.to_string())
 }
 
 /// Tells of configured limits that are not those in force; nothing is changed.

@@ -4,6 +4,7 @@ mod args;
 mod bundle;
 mod create;
 mod destroy;
+mod devices;
 mod disk;
 mod exec;
 mod former;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quota::VeId;
+use simfs_tools::absent;
 use simfs_tools::cli;
 use simfs_tools::exit::{Failure, VzctlExit};
 use simfs_tools::logging;
@@ -172,7 +174,11 @@ enum Ended {
 }
 
 fn explained(error: &clap::Error) -> VzctlExit {
-    match cli::explain(error, "vzctl") {
+    let explained = match absent::complaint(error) {
+        Some(line) => Err(line),
+        None => cli::explain(error, "vzctl"),
+    };
+    match explained {
         Ok(text) => print(&text).map_or(VzctlExit::System, |()| VzctlExit::Ok),
         Err(line) => {
             complain(&format!("vzctl: {line}"));

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory;
+use simfs_tools::absent;
 use simfs_tools::exit::VzctlExit;
 use simfs_tools::keys::KEYS;
 use simfs_tools::manual::{self, Page, Part};
@@ -25,6 +26,7 @@ fn pages() -> Vec<Page> {
         .with_exit_note(EXIT_NOTE)
         .describing(&DESCRIPTION)
         .with("FILES", files())
+        .with("NOT SUPPORTED", absent())
         .with("EXAMPLES", vec![Part::Example(EXAMPLE)]);
     vec![vzctl, configuration()]
 }
@@ -50,6 +52,17 @@ fn files() -> [Part; 7] {
         ),
     ]
     .map(|(file, meaning)| Part::item(file, meaning))
+}
+
+/// What OpenVZ's vzctl had besides.
+fn absent() -> Vec<Part> {
+    let commands = absent::COMMANDS
+        .iter()
+        .map(|absent| Part::item(&absent.names.join(", "), absent.why));
+    let options = absent::OPTIONS
+        .iter()
+        .map(|absent| Part::item(&format!("--{}", absent.names.join(", --")), absent.why));
+    commands.chain(options).collect()
 }
 
 /// vz.conf(5): every key there is.

@@ -7,12 +7,15 @@ use simfs_tools::ve_config::{Changes, VeConfig};
 use crate::args::SetArgs;
 use crate::former::{Former, check_name, link_name};
 use crate::guest::{Tree, write_files};
-use crate::{Context, Fallible, Outcome, config_failure, disk, ids, program, start, system};
+use crate::{
+    Context, Fallible, Outcome, config_failure, devices, disk, ids, program, start, system,
+};
 
 pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     let mut changes = args.settings.changes()?;
     let _lock = context.lock("setting")?;
     let config = context.config()?;
+    merge(&config, &mut changes);
     changes.extend(applied(context, args, &config, &changes)?);
     if changes.is_empty() {
         return Err(Failure::new(
@@ -24,6 +27,9 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     check_name(context, &changes)?;
     if !args.save {
         check_kept(state.is_running(), &config, &changes)?;
+    }
+    if state.is_running() && is_changed(&changes, "DEVNODES") {
+        devices::given(&config.with(&changes))?;
     }
     let former = Former::of(context)?;
     if args.save {
@@ -40,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
         ids::warn_of_shared(context, &config.with(&changes));
     }
     let refused = if state.is_running() {
-        apply_running(context, &config.with(&changes), &changes, state.pid)?
+        apply_running(context, &config, &changes, state.pid)?
     } else {
         Vec::new()
     };
@@ -49,6 +55,28 @@ pub(crate) fn run(context: &Context, args: &SetArgs) -> Outcome {
     } else {
         Err(Failure::new(VzctlExit::Limit, refused.join("; ")))
     }
+}
+
+/// Lists of which a change names some: the others stay.
+const LISTS: [&str; 2] = ["DEVNODES", "CAPABILITY"];
+
+/// Completes what is given of lists by what is configured.
+fn merge(config: &VeConfig, changes: &mut Changes) {
+    for (key, value) in changes.iter_mut().filter(|(key, _)| LISTS.contains(key)) {
+        let former = config.get(key).unwrap_or_default();
+        *value = merged(&former, value);
+    }
+}
+
+/// Words `NAME:VALUE`, of each name the last.
+fn merged(former: &str, given: &str) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for word in former.split_whitespace().chain(given.split_whitespace()) {
+        let name = |word: &str| word.split(':').next().map(str::to_owned);
+        words.retain(|known| name(known) != name(word));
+        words.push(word);
+    }
+    words.join(" ")
 }
 
 /// Writes the changes into the VE's configuration file, and its name.
@@ -113,10 +141,11 @@ fn is_changed(changes: &Changes, key: &str) -> bool {
 /// Brings a running VE to the changes; what this host cannot do is returned by name.
 fn apply_running(
     context: &Context,
-    config: &VeConfig,
+    before: &VeConfig,
     changes: &Changes,
     pid: Option<u32>,
 ) -> Fallible<Vec<String>> {
+    let config = &before.with(changes);
     let mut refused = Vec::new();
     if has(changes, Effect::Group) {
         let runtime = context.runtime(config)?;
@@ -127,6 +156,10 @@ fn apply_running(
         let root = context.paths.root(context.ve).map_err(system)?;
         let tree = Tree::open(&root).map_err(system)?;
         write_files(context, config, &tree, |key| is_changed(changes, key));
+        if let Some(pid) = pid.filter(|_| is_changed(changes, "DEVNODES")) {
+            let runtime = context.runtime(config)?;
+            refused.extend(devices::apply(&runtime, before, config, pid)?);
+        }
         let name = changes.iter().find(|(key, _)| *key == "HOSTNAME");
         if let (Some((_, name)), Some(pid)) = (name, pid) {
             let pid = pid.to_string();
@@ -134,9 +167,12 @@ fn apply_running(
                 .map_err(system)?;
         }
     }
-    for (key, _) in changes {
-        if of_key(key).is_some_and(|setting| setting.effect == Effect::Start) {
-            context.warn(&format!("{key}: takes effect at the next start"));
+    for (key, value) in changes {
+        let is_late = of_key(key).is_some_and(|setting| setting.effect == Effect::Start);
+        if is_late && before.get(key).as_ref() != Some(value) {
+            refused.push(format!(
+                "{key}: processes that run keep what they have: takes effect at the next start"
+            ));
         }
     }
     Ok(refused)
@@ -168,4 +204,22 @@ fn check_kept(is_running: bool, config: &VeConfig, changes: &Changes) -> Fallibl
         VzctlExit::NotRunning,
         format!("{key} would be lost ({why}): keep it with --save"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_a_list_names_some_of_it() {
+        let rows = [
+            ("", "fuse:rw", "fuse:rw"),
+            ("fuse:rw", "net/tun:rw", "fuse:rw net/tun:rw"),
+            ("fuse:rw net/tun:rw", "fuse:none", "net/tun:rw fuse:none"),
+            ("sys_time:on", "sys_time:off", "sys_time:off"),
+        ];
+        for (former, given, expected) in rows {
+            assert_eq!(merged(former, given), expected, "{former} + {given}");
+        }
+    }
 }

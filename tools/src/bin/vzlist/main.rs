@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use quota::VeId;
 use serde_json::Value;
+use simfs_tools::absent;
 use simfs_tools::cli::{self, Common};
 use simfs_tools::exit::{self, Failure, VzlistExit};
 use simfs_tools::paths::Paths;
@@ -164,10 +165,11 @@ fn run(cli: &Cli) -> Result<VzlistExit, Failure<VzlistExit>> {
 /// The column of this name.
 fn named(name: &str) -> Result<Column, Failure<VzlistExit>> {
     column::column(name).ok_or_else(|| {
-        Failure::new(
-            VzlistExit::Value,
-            format!("'{name}' is no column: see vzlist -L"),
-        )
+        let why = match absent::reason(absent::COLUMNS, name) {
+            Some(why) => format!("column '{name}': not supported: {why}"),
+            None => format!("'{name}' is no column: see vzlist -L"),
+        };
+        Failure::new(VzlistExit::Value, why)
     })
 }
 

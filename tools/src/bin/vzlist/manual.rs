@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory;
+use simfs_tools::absent;
 use simfs_tools::exit::VzlistExit;
 use simfs_tools::manual::{self, Page, Part};
 
@@ -33,6 +34,10 @@ fn pages() -> Vec<Page> {
                     counted.join(", ")
                 )),
             ],
+        )
+        .with(
+            "NOT SUPPORTED",
+            absent::COLUMNS.iter().map(|absent| Part::item(&absent.names.join(", "), absent.why)),
         );
     vec![page]
 }
