@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::harness::command::finish;
+use crate::harness::command::{eventually, finish};
 use crate::harness::files::{create, mkdir, open, rename, stat, write_at};
 use crate::harness::{Spec, Ve, require};
 
@@ -117,6 +117,45 @@ fn cut_off_at(point: &str) {
     }
     ve.assert_exact();
     assert_eq!(std::fs::read_dir(ve.private()).expect("private").count(), 0);
+}
+
+// S85: the lookups of a listing that was cut off are taken back.
+#[test]
+fn a_listing_that_is_cut_off_leaves_no_lookups() {
+    if !cfg!(debug_assertions) {
+        require::skip("fault points exist in debug builds only");
+        return;
+    }
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    let dir = ve.path("dir");
+    mkdir(&dir).expect("mkdir");
+    for number in 0..700 {
+        drop(create(dir.join(number.to_string())).expect("create"));
+    }
+    ve.umount_and_wait();
+    // Each death comes 34 names or more behind the answer before it.
+    mount_with(&ve, "counted:130:5");
+    let listed = std::fs::read_dir(&dir).expect("opendir");
+    let names: std::collections::BTreeSet<_> = listed
+        .map(|entry| {
+            let entry = entry.expect("entry");
+            // The kernel goes on asking for attributes as long as they are asked for.
+            assert!(entry.metadata().expect("metadata").is_file());
+            entry.file_name()
+        })
+        .collect();
+    assert_eq!((names.len(), deaths(&ve)), (700, 5));
+    for name in names {
+        unlinkat(CWD, dir.join(name), AtFlags::empty()).expect("unlink");
+    }
+    unlinkat(CWD, &dir, AtFlags::REMOVEDIR).expect("rmdir");
+    eventually("less is left than one death would leave", || {
+        let status = ve.status();
+        let nodes = status["nodes"].as_u64().filter(|nodes| *nodes < 34);
+        nodes.map(drop).ok_or_else(|| status["nodes"].to_string())
+    });
 }
 
 macro_rules! points {

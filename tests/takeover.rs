@@ -149,6 +149,33 @@ fn what_is_open_goes_on() {
     });
 }
 
+/// The room in the kernel's table of a process's descriptors.
+fn descriptor_room(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    line.and_then(|size| size.trim().parse().ok())
+        .expect("size")
+}
+
+/// Nobody waits for a larger table of descriptors while a successor opens files anew.
+#[test]
+fn a_successor_has_room_for_its_descriptors_from_the_start() {
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    let (first, keeper) = crash::pids(&ve);
+    let room = descriptor_room(first);
+    assert!(room >= 4096, "{room}");
+    for number in 0..1000 {
+        put(ve.path(format!("file{number}")), 1);
+    }
+    let next = kill_and_wait(keeper);
+    for number in 0..1000 {
+        drop(open(ve.path(format!("file{number}")), OFlags::RDONLY).expect("open"));
+    }
+    assert_eq!((descriptor_room(next), next), (room, ve.pid()));
+}
+
 /// Tools that connect while no daemon lives wait for the next one.
 #[test]
 fn tools_wait_for_the_successor() {

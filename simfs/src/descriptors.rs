@@ -3,7 +3,14 @@
 //! The reserve is for what keeps a VE manageable: the control socket, the database, late looks. The kernel gives the lowest free
 //! number, so a number tells how many are in use, and a system call is spent only when they run short.
 //!
+//! The kernel's table of them has its size from the start. To enlarge it the kernel waits for all CPUs where a process has
+//! threads (`synchronize_rcu`), and the request that needed one more number waits with it: tens of milliseconds and more on a busy host, six
+//! times over while a successor opens anew what its predecessor had open.
+//!
 //! No locks.
+//!
+//! # Source
+//! Linux `fs/file.c`, `expand_fdtable`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,6 +20,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const RESERVE: usize = 64;
 /// From how many below the reserve on each open asks first; more than the workers can open at once.
 const MARGIN: usize = 16;
+
+/// Numbers that the kernel's table has room for: 8 bytes each. More than most daemons ever use at once.
+pub const TABLE: usize = 4096;
+
+/// Has the kernel's table made as large as it will be for most daemons, as far as the limit of open files goes; `any` is some
+/// open descriptor. To be called while the process has one thread.
+///
+/// # Errors
+/// Where the kernel has no memory left.
+pub fn make_room(any: BorrowedFd<'_>, limit: usize) -> io::Result<()> {
+    let last = TABLE.min(limit).saturating_sub(1);
+    let last = i32::try_from(last).unwrap_or(i32::MAX);
+    drop(rustix::io::fcntl_dupfd_cloexec(any, last)?);
+    Ok(())
+}
 
 /// The guard of the reserve.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! ([`super::saved`], deposits); a [`successor`](super::successor) finds them there.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -24,6 +24,7 @@ use crate::accounting::Accounting;
 use crate::accounting::growth::Growth;
 use crate::confine;
 use crate::control::{self, Server};
+use crate::descriptors;
 use crate::fault;
 use crate::fs::adopt::Pins;
 use crate::fs::{Fs, Settings};
@@ -43,8 +44,9 @@ use crate::sys::{file, fork, proc_fd, stat};
 
 /// Workers that read requests. Few: each costs a buffer, and a wake-up on another CPU costs more than most requests.
 const WORKERS: usize = 2;
-/// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less.
-const DESCRIPTORS: usize = 4096;
+/// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less. With those that
+/// guests use besides they fit into the kernel's table.
+const DESCRIPTORS: usize = descriptors::TABLE - 256;
 
 /// Between two steps of looking at what a predecessor knew.
 const INDEX_PAUSE: Duration = Duration::from_millis(1);
@@ -101,7 +103,7 @@ pub(super) fn first(
     reports: &mut Option<UnixStream>,
 ) -> Result<(), StartError> {
     let area = Arc::new(PrivateArea::open(&config.private, config.options.atime)?);
-    let outside = lock_in(config)?;
+    let outside = lock_in(config, area.root_fd())?;
     let shared = Arc::new(make_memory(config, &area, &link)?);
     let parts = Parts {
         config,
@@ -155,8 +157,10 @@ fn note_mountpoint(config: &Config) {
     }
 }
 
-/// Leaves the host behind; see [`confine`].
-pub(super) fn lock_in(config: &Config) -> Result<Outside, StartError> {
+/// Gets what must be there before the first thread, and leaves the host behind; see [`confine`]. `any` is some open descriptor.
+pub(super) fn lock_in(config: &Config, any: BorrowedFd<'_>) -> Result<Outside, StartError> {
+    descriptors::make_room(any, open_files_limit())
+        .map_err(StartError::step("room for descriptors"))?;
     let (state, run) = (config.state_dir.as_path(), config.run_dir.as_path());
     let kept: &[&Path] = if config.quota { &[state, run] } else { &[run] };
     let outside = Outside {

@@ -107,7 +107,7 @@ fn take_over(
     };
     let area = Arc::new(PrivateArea::adopt(root, lock).map_err(failed)?);
     note_deaths(&config, &shared, &inheritance);
-    let outside = lock_in(&config).map_err(failed)?;
+    let outside = lock_in(&config, area.root_fd()).map_err(failed)?;
     let parts = Parts {
         config: &config,
         area,
