@@ -20,17 +20,18 @@ print $answer < 0 ? $! + 0 : "ok", "\n";
 /// sync, projects, unknown command.
 pub(crate) const CALLS: &str = "800007 0 1001\n800007 0 1002\n800007 1 1001\n800007 1 1002\n800009 0 0\n800008 0 1001\n\
     800006 0 0\n800005 0 0\n800001 0 0\n800005 2 0\n80000f 0 0";
-pub(crate) const ALL: &str = "ok ok ok ok ok ok ok ok ok 22 22";
-/// EPERM is 1, EINVAL is 22.
-pub(crate) const USER: &str = "ok 1 ok 1 1 1 1 ok ok 22 1";
-const NOBODY: &str = "1 1 1 1 1 1 1 ok ok 22 1";
+pub(crate) const ALL: &str = "ok ok ok ok ok ok ok ok ok 3 22";
+/// EPERM is 1, ESRCH 3, EINVAL 22.
+pub(crate) const USER: &str = "ok 1 ok 1 1 1 1 ok ok 3 1";
+const NOBODY: &str = "1 1 1 1 1 1 1 ok ok 3 1";
 /// Whoever made a namespace of its own has every capability in it, and names for nobody but itself.
-pub(crate) const NESTED: &str = "1 1 1 1 1 1 1 ok ok 22 1";
+pub(crate) const NESTED: &str = "1 1 1 1 1 1 1 ok ok 3 1";
 
 const ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups";
 const NESTED_ANN: &str = "setpriv --reuid 1001 --regid 1001 --clear-groups unshare -U -r";
 const OTHER: &str = "setpriv --reuid 4321 --regid 4321 --clear-groups";
 const MEMBER: &str = "setpriv --reuid 4321 --regid 4321 --groups 1001";
+/// Needs CAP_SETPCAP: without it the bounding set stays, and root has what it has.
 const UNPRIVILEGED_ROOT: &str = "setpriv --bounding-set -all --inh-caps -all";
 
 fn ask(
@@ -60,7 +61,12 @@ fn ask(
         capabilities,
         ..Guest::new(ve, "crun")
     };
+    let held = format!("{UNPRIVILEGED_ROOT} grep CapEff /proc/self/status");
+    let rows = [&rows[..], &[("held", &held)]].concat();
     let answers = answers(&guest, name, &rows);
+    if capabilities.contains(&"CAP_SETPCAP") {
+        assert_eq!(answers["held"].text, "CapEff:\t0000000000000000\n");
+    }
     for (who, _, expected) in callers {
         let Answer { text, .. } = &answers[*who];
         let said: Vec<_> = text.lines().collect();
@@ -77,13 +83,13 @@ fn root_of_the_ve_administers() {
     ask(
         &ve,
         "root",
-        &[],
+        &["CAP_SETPCAP"],
         &[
             ("root", "", ALL),
             ("root without capabilities", UNPRIVILEGED_ROOT, ALL),
             ("user", ANN, USER),
             ("other user", OTHER, NOBODY),
-            ("member of the group", MEMBER, "1 1 ok 1 1 1 1 ok ok 22 1"),
+            ("member of the group", MEMBER, "1 1 ok 1 1 1 1 ok ok 3 1"),
             ("root in a nested namespace", "unshare -U", NESTED),
             ("user as root of a nested namespace", NESTED_ANN, NESTED),
         ],
@@ -104,10 +110,10 @@ fn strictly_only_cap_sys_admin_administers() {
     ask(
         &ve,
         "with",
-        &["CAP_SYS_ADMIN"],
+        &["CAP_SYS_ADMIN", "CAP_SETPCAP"],
         &[
             ("root", "", ALL),
-            ("root without capabilities", UNPRIVILEGED_ROOT, ALL),
+            ("root without capabilities", UNPRIVILEGED_ROOT, NOBODY),
             ("user", ANN, USER),
             ("root in a nested namespace", "unshare -U", NESTED),
         ],
@@ -125,13 +131,40 @@ fn other_devices_are_not_ours() {
             "perl -e '$p=\"{path}\"; $d=\"\\0\"x72; print syscall(179, 0x80000500, $p, 0, $d) < 0 ? $!+0 : \"ok\", \"\\n\"'"
         )
     };
+    // By a descriptor of the shell's.
+    let by_descriptor = |of: &str| {
+        format!(
+            "perl -e '$d=\"\\0\"x72; print syscall(443, 4, 0x80000500, 0, $d) < 0 ? $!+0 : \"ok\", \"\\n\"' 4< {of}"
+        )
+    };
+    let user = |command: String| format!("{ANN} {command}");
+    let links = "ln -s round /srv/round; ln -s /dev/simfs /srv/link; mkdir -m 700 /srv/closed; touch /srv/closed/file";
     let rows = [
+        ("links", links.to_owned()),
         ("ours", call("/dev/simfs")),
         ("the same by another way", call("/dev/../dev/./simfs")),
+        ("the same by a link", call("/srv/link")),
         ("no such", call("/dev/nothing")),
+        ("below a file", call("/etc/passwd/simfs")),
         ("no device", call("/etc/passwd")),
-        ("user, no such", format!("{ANN} {}", call("/root/nothing"))),
-        ("user, no device", format!("{ANN} {}", call("/etc/passwd"))),
+        ("in circles", call("/srv/round")),
+        ("too long", call(&"/x".repeat(2048))),
+        ("user, no such", user(call("/root/nothing"))),
+        ("user, no device", user(call("/etc/passwd"))),
+        ("user, in circles", user(call("/srv/round"))),
+        ("user, there", user(call("/srv/closed/file"))),
+        ("user, not there", user(call("/srv/closed/nothing"))),
+        ("of the root", by_descriptor("/")),
+        ("of another file system", by_descriptor("/proc")),
+        ("of a device", by_descriptor("/dev/null")),
+        (
+            "of the mount that the tools look at",
+            by_descriptor("/run/.quota"),
+        ),
+        (
+            "of nothing",
+            by_descriptor("/; true").replace("443, 4", "443, 77"),
+        ),
     ];
     let rows: Vec<_> = rows
         .iter()
@@ -142,8 +175,11 @@ fn other_devices_are_not_ours() {
         .iter()
         .map(|(name, _)| (*name, answers[*name].text.trim()))
         .collect();
-    // ENOENT is 2, ENOTBLK 15, ENODEV 19.
-    let expected = ["ok", "ok", "2", "15", "19", "19"];
+    // ENOENT is 2, EBADF 9, ENOTBLK 15, ENODEV 19, ENOTDIR 20, ENAMETOOLONG 36, ENOSYS 38, ELOOP 40.
+    let expected = [
+        "", "ok", "ok", "ok", "2", "2", "15", "40", "36", "19", "19", "19", "19", "19", "ok", "38",
+        "38", "38", "9",
+    ];
     assert!(
         answers.iter().map(|(_, text)| *text).eq(expected),
         "{answers:?}"

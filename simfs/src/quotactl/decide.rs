@@ -7,7 +7,7 @@
 //! # Source
 //! Linux `fs/quota/quota.c`, `do_quotactl` and `check_quotactl_permission`.
 
-use quota::{GracePeriod, LimitsChange, QuotaType};
+use quota::{GracePeriod, GracePeriods, LimitsChange, QuotaType};
 
 use super::abi::command::{CallType, Command, CommandWord};
 use super::abi::generic::{DiskQuota, IIF_ALL, IIF_BGRACE, IIF_FLAGS, IIF_IGRACE, QuotaInfo};
@@ -27,14 +27,16 @@ use super::second_level::{Account, DeadlinesChange, GraceChange, SecondLevel, Se
 const FORMAT_VFSV1: u32 = 4;
 /// `DQF_ROOT_SQUASH`: the one flag that the kernel lets through, for a format that nobody has any more.
 const DQF_SETINFO_MASK: u32 = 1;
+/// The number that is no id, in any user namespace.
+const NOBODY: u32 = u32::MAX;
 
 /// A call that its caller may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permitted {
     /// What to do.
     pub command: Command,
-    /// For users or groups.
-    pub kind: QuotaType,
+    /// For users, groups or projects.
+    pub kind: CallType,
     /// For whom, as the caller names it.
     pub id: u32,
 }
@@ -55,15 +57,13 @@ pub const fn is_open_to_all(command: Command) -> bool {
 /// Judges type, permission and command. `caller` is asked for only where the answer depends on it.
 ///
 /// # Errors
-/// `Invalid` for projects and unknown commands, `NotPermitted`, and those of `caller`.
+/// `Invalid` for unknown types and commands, `NotPermitted`, and those of `caller`.
 pub fn authorize(
     word: CommandWord,
     id: u32,
     caller: impl FnOnce() -> Result<Caller, Refusal>,
 ) -> Result<(Permitted, Option<Caller>), Refusal> {
-    let Some(CallType::Known(kind)) = word.kind else {
-        return Err(Refusal::Invalid);
-    };
+    let kind = word.kind.ok_or(Refusal::Invalid)?;
     if let Some(command) = word.command.filter(|command| is_open_to_all(*command)) {
         return Ok((Permitted { command, kind, id }, None));
     }
@@ -91,20 +91,20 @@ pub fn carry_out(
     level: &dyn SecondLevel,
 ) -> Result<Output, Refusal> {
     let Permitted { command, kind, id } = call;
+    let CallType::Known(kind) = kind else {
+        return without_projects(command, id, input, level);
+    };
     let names = caller.map(|caller| names(caller, kind));
     match (command, names, input) {
         (Command::Sync, ..) => level.sync().map_err(fault).map(|()| Output::None),
         (Command::XfsSync, ..) => Ok(Output::None),
-        (Command::GetFormat, ..) => match level.is_enforced(kind) {
-            true => Ok(Output::Format(FORMAT_VFSV1)),
-            false => Err(Refusal::QuotaOff),
-        },
         // Also while off: otherwise quotaon(8) does not find the filesystem again.
+        (Command::GetFormat, ..) => Ok(Output::Format(FORMAT_VFSV1)),
         (Command::GetInfo, ..) => Ok(Output::Info(convert::quota_info(level.grace_periods(kind)))),
-        (Command::XfsState, ..) => Ok(Output::XfsState(state(kind, level))),
-        (Command::XfsStateVersioned, _, Input::Version(QuotaState::VERSION)) => {
-            Ok(Output::XfsStateVersioned(state(kind, level)))
-        }
+        (Command::XfsState, ..) => Ok(Output::XfsState(state(level.grace_periods(kind), level))),
+        (Command::XfsStateVersioned, _, Input::Version(QuotaState::VERSION)) => Ok(
+            Output::XfsStateVersioned(state(level.grace_periods(kind), level)),
+        ),
         (Command::QuotaOn, ..) => switch(kind, true, level),
         (Command::QuotaOff, ..) => switch(kind, false, level),
         (Command::XfsQuotaOn, _, Input::XfsFlags(flags)) => xfs_switch(*flags, true, level),
@@ -129,13 +129,43 @@ pub fn carry_out(
     }
 }
 
-fn owns_account(caller: &Caller, kind: QuotaType, id: u32) -> bool {
+/// The same for projects, a type that the kernel knows and that is never on here.
+///
+/// # Source
+/// As an ext4 without the feature `project` answers.
+fn without_projects(
+    command: Command,
+    id: u32,
+    input: &Input,
+    level: &dyn SecondLevel,
+) -> Result<Output, Refusal> {
+    let none = GracePeriods::both(GracePeriod::new(0));
+    match (command, input) {
+        (Command::Sync, _) => level.sync().map_err(fault).map(|()| Output::None),
+        (Command::XfsSync, _) => Ok(Output::None),
+        (Command::XfsState, _) => Ok(Output::XfsState(state(none, level))),
+        (Command::XfsStateVersioned, Input::Version(QuotaState::VERSION)) => {
+            Ok(Output::XfsStateVersioned(state(none, level)))
+        }
+        (Command::XfsQuotaOn, Input::XfsFlags(flags)) => xfs_switch(*flags, true, level),
+        (Command::XfsQuotaOff, Input::XfsFlags(flags)) => xfs_switch(*flags, false, level),
+        (Command::QuotaOff, _) => Err(Refusal::AlreadySo),
+        (Command::XfsRemove, _) => Err(Refusal::NotSupported),
+        (Command::QuotaOn | Command::XfsStateVersioned, _) => Err(Refusal::Invalid),
+        (Command::GetFormat | Command::GetInfo | Command::SetInfo, _) => Err(Refusal::QuotaOff),
+        _ if id == NOBODY => Err(Refusal::Invalid),
+        _ => Err(Refusal::QuotaOff),
+    }
+}
+
+fn owns_account(caller: &Caller, kind: CallType, id: u32) -> bool {
     match kind {
-        QuotaType::User => caller.uids.to_outside(id) == Some(caller.euid),
-        QuotaType::Group => caller
+        CallType::Known(QuotaType::User) => caller.uids.to_outside(id) == Some(caller.euid),
+        CallType::Known(QuotaType::Group) => caller
             .gids
             .to_outside(id)
             .is_some_and(|gid| caller.is_member(gid)),
+        CallType::Project => false,
     }
 }
 
@@ -166,6 +196,9 @@ fn next_account(
     names: &IdMap,
     level: &dyn SecondLevel,
 ) -> Result<(u32, Account), Refusal> {
+    if from == NOBODY {
+        return Err(Refusal::Invalid);
+    }
     for extent in names.extents() {
         let Some(start) = extent.first_outside_from(from) else {
             continue;
@@ -261,9 +294,8 @@ fn set_grace(
     Ok(Output::None)
 }
 
-fn state(kind: QuotaType, level: &dyn SecondLevel) -> QuotaState {
+fn state(grace: GracePeriods, level: &dyn SecondLevel) -> QuotaState {
     let on = |kind, flag| if level.is_enforced(kind) { flag } else { 0 };
-    let grace = level.grace_periods(kind);
     // A period beyond 32 bits is never reached either way.
     let seconds = |period: GracePeriod| {
         u32::try_from(period.get())

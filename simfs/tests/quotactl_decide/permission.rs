@@ -1,10 +1,11 @@
 //! Who may ask what, in the order of the kernel's checks.
 
+use simfs::quotactl::abi::Input;
 use simfs::quotactl::abi::command::Command;
 use simfs::quotactl::decide::authorize;
 use simfs::quotactl::refusal::Refusal;
 
-use super::{GROUP, PROJECT, USER, admin, user, word};
+use super::{GROUP, PROJECT, USER, admin, ask, fitting, level, user, word};
 
 /// Linux fs/quota/quota.c, check_quotactl_permission.
 #[test]
@@ -28,6 +29,7 @@ fn who_may_what() {
         (GROUP, 50, true),
         (GROUP, 51, false),
         (GROUP, 1000, false),
+        (PROJECT, 1000, false),
     ];
     for command in Command::ALL {
         for (kind, id, owned) in ids {
@@ -50,18 +52,18 @@ fn who_may_what() {
 fn order_of_the_checks() {
     let unknown = 0x0080_000a;
     let rows = [
-        // quotactl_block comes first, then s_quota_types, then permission, then the switch over commands.
+        // The type comes first, then permission, then the switch over commands.
         (
-            "project before permission",
-            word(0x0080_0009, PROJECT),
+            "type beyond all, and not permitted",
+            word(0x0080_0009, 3),
             user(),
             Refusal::Invalid,
         ),
         (
-            "project, open command",
-            word(0x0080_0005, PROJECT),
-            admin(),
-            Refusal::Invalid,
+            "project, not permitted",
+            word(0x0080_0009, PROJECT),
+            user(),
+            Refusal::NotPermitted,
         ),
         (
             "permission before unknown",
@@ -86,4 +88,38 @@ fn order_of_the_checks() {
     }
     // Open commands never look at the caller.
     assert!(authorize(word(0x0080_0005, USER), 0, || Err(Refusal::Fault)).is_ok());
+}
+
+/// Projects are known and never on. As an ext4 without the feature `project` answers (Linux 6.1, asked by quotactl(2) itself).
+#[test]
+fn projects_are_off() {
+    use Refusal::{AlreadySo, CannotSwitch, Invalid, NotSupported, QuotaOff};
+    for command in Command::ALL {
+        let expected = match command {
+            Command::Sync | Command::XfsSync | Command::XfsState | Command::XfsStateVersioned => {
+                None
+            }
+            Command::QuotaOn | Command::XfsQuotaOn => Some(Invalid),
+            Command::QuotaOff => Some(AlreadySo),
+            Command::XfsQuotaOff => Some(CannotSwitch),
+            Command::XfsRemove => Some(NotSupported),
+            _ => Some(QuotaOff),
+        };
+        let input = match command {
+            Command::XfsQuotaOn | Command::XfsQuotaOff => Input::XfsFlags(1),
+            command => fitting(command),
+        };
+        let level = level();
+        let answer = ask(&level, &admin(), (command, PROJECT, 5), input);
+        assert_eq!(answer.err(), expected, "{command:?}");
+        assert_eq!(level.state().enforced, [true, true], "{command:?}");
+    }
+    // Nobody's number comes before.
+    for command in [Command::GetQuota, Command::SetQuota, Command::GetNextQuota] {
+        for kind in [USER, GROUP, PROJECT] {
+            let (level, input) = (level(), fitting(command));
+            let answer = ask(&level, &admin(), (command, kind, u32::MAX), input);
+            assert_eq!(answer, Err(Invalid), "{command:?} {kind}");
+        }
+    }
 }
