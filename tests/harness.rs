@@ -10,6 +10,7 @@ pub(crate) mod content;
 pub(crate) mod crash;
 pub(crate) mod figures;
 pub(crate) mod files;
+pub(crate) mod i386;
 pub(crate) mod load;
 pub(crate) mod namespace;
 pub(crate) mod ops;

@@ -1,9 +1,13 @@
 //! The VE's own administrator: Debian's quota tools, unmodified, in containers of crun and runc.
 
+mod callers;
 mod capability;
+mod continuity;
 mod death;
 mod limits;
+mod neighbours;
 pub(crate) mod permission;
+mod quota_files;
 mod tools;
 
 use std::collections::BTreeMap;

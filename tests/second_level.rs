@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::harness::crash;
 use crate::harness::files::{create, fill, mkdir, open, put, write_at};
 use crate::harness::user::{ALICE, BOB, holds_sys_resource};
 use crate::harness::{KIB, Kind, MIB, Spec, Ve};
@@ -158,6 +159,32 @@ fn grace_of_users() {
     }
     let answer = ALICE.run(|| write_at(&open(ve.path("hers"), OFlags::WRONLY).unwrap(), MIB, b"x"));
     assert_eq!(answer, (0, Some(Errno::DQUOT)));
+}
+
+// S41: timers of users and groups go on where they were, however the mount ended.
+#[test]
+fn deadlines_of_users_and_groups_outlive_the_mount() {
+    let Some(ve) = mounted() else { return };
+    for kind in ["-u", "-g"] {
+        ve.setlimit2(&[kind, "-t", "86400", "7200"]);
+        ve.setlimit2(&[kind, "1001", "64", "1024", "1", "100"]);
+    }
+    ALICE.run(|| {
+        put(ve.path("hers"), 128 * KIB);
+        put(ve.path("second"), 4 * KIB);
+    });
+    let deadlines =
+        || ["users", "groups"].map(|kind| account(&ve, kind, 1001)["deadlines"].clone());
+    let running = deadlines();
+    for one in &running {
+        assert!(one["space"].is_u64() && one["inodes"].is_u64(), "{one}");
+    }
+    ve.remount();
+    assert_eq!(deadlines(), running);
+    crash::kill_both(&ve);
+    crash::mount_again(&ve);
+    assert_eq!(deadlines(), running);
+    ve.assert_exact();
 }
 
 /// Limits of ids stay when the level is switched off, and count again after.

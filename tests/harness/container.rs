@@ -52,13 +52,26 @@ impl<'a> Guest<'a> {
         std::fs::create_dir(&bundle).expect("bundle");
         let config = self.config(script).to_string();
         std::fs::write(bundle.join("config.json"), config).expect("config.json");
-        let id = format!("simfs-e2e-{}-{}-{name}", std::process::id(), self.runtime);
+        let id = self.id(name);
         let mut command = self.command();
         command.args(["run", "--bundle"]).arg(&bundle).arg(&id);
         let outcome = finish(command.stdin(Stdio::null()));
         // Only there after a failed start.
         let _gone = finish(self.command().args(["delete", "--force", &id]));
         outcome
+    }
+
+    /// Runs a shell script in the container of this name, which [`Guest::run`] runs meanwhile.
+    #[track_caller]
+    pub(crate) fn exec(&self, name: &str, script: &str) -> Outcome {
+        let mut command = self.command();
+        let env = "--env=PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+        command.args(["exec", env, &self.id(name), "sh", "-c", script]);
+        finish(command.stdin(Stdio::null()))
+    }
+
+    fn id(&self, name: &str) -> String {
+        format!("simfs-e2e-{}-{}-{name}", std::process::id(), self.runtime)
     }
 
     fn command(&self) -> Command {

@@ -17,11 +17,9 @@ fn a_user_meets_the_limits_and_others_write_on() {
     let write = |user: &str, name: &str, size: &str| {
         format!("{user} dd if=/dev/zero of=/srv/{name} bs=4k count={size}")
     };
-    let (hard, soft, late) = (
-        write(ANN, "ann/hard", "100"),
-        write(ANN, "ann/soft", "10"),
-        write(ANN, "ann/late", "1"),
-    );
+    let (hard, late) = (write(ANN, "ann/hard", "100"), write(ANN, "ann/late", "1"));
+    // In one request, which the grace period begins with: the next one may be too late.
+    let soft = format!("{ANN} dd if=/dev/zero of=/srv/ann/soft bs=40k count=1");
     let others = write(BOB, "bob/more", "100");
     let rows = [
         ("limit", "setquota -u ann 0 200 0 0 /"),
@@ -59,6 +57,53 @@ fn a_user_meets_the_limits_and_others_write_on() {
     says("late", "Disk quota exceeded");
     says("expired", "none");
     assert_eq!(code("again"), 0, "{answers:#?}");
+    ve.assert_exact();
+}
+
+// S45: the switch counts for the very next request, of a process that has its file open, too.
+#[test]
+fn what_is_switched_holds_for_the_next_request() {
+    let Some(ve) = debian("crun", "rw") else {
+        return;
+    };
+    ve.setlimit(&["-b", "1G", "-B", "1G", "-i", "100000", "-I", "100000"]);
+    let df = "df -Pk / | tail -n1 | tr -s ' ' | cut -d' ' -f2; df -Pi / | tail -n1 | tr -s ' ' | cut -d' ' -f2";
+    let of_ann = format!("{ANN} sh -c \"{df}\"");
+    // ann has a directory and a file of 8 KiB: 12 KiB and 2 inodes.
+    let writer = "exec 3> /srv/ann/open; try() { head -c 40960 /dev/zero | setpriv --reuid 1001 --regid 1001 \
+        --clear-groups dd bs=40k count=1 iflag=fullblock conv=notrunc oflag=append status=none >&3 2> /tmp/why && echo written \
+        || grep -o 'Disk quota exceeded' /tmp/why; }; chown ann /srv/ann/open; try; quotaoff -u /; try; quotaon -u /; try; \
+        setquota -u ann 0 0 0 0 /; try";
+    let names = format!(
+        "{ANN} sh -c 'for name in 1 2 3; do : > /srv/ann/$name || exit 7; echo $name; done'"
+    );
+    let rows = [
+        ("df before", df),
+        (
+            "limit",
+            "setquota -u ann 0 40 0 0 /; setquota -g ann 0 40 0 3 /",
+        ),
+        ("df after", df),
+        ("df of ann", &of_ann),
+        ("lift the group's", "setquota -g ann 0 0 0 0 /"),
+        ("written", writer),
+        ("limit names", "setquota -u ann 0 0 0 5 /"),
+        ("names", &names),
+    ];
+    let answers = answers(&Guest::new(&ve, "crun"), "switched", &rows);
+    let text = |row: &str| answers[row].text.as_str();
+    assert_eq!(text("df before"), "1048576\n100000\n", "the first level");
+    assert_eq!(text("df after"), text("df before"));
+    assert_eq!(text("df of ann"), text("df before"));
+    let refused = "Disk quota exceeded\n";
+    let expected = format!("{refused}written\n{refused}written\n");
+    assert_eq!(text("written"), expected, "{answers:#?}");
+    // With the directory, the file and the open file the fifth inode is the second name.
+    assert!(text("names").starts_with("1\n2\n"), "{answers:#?}");
+    assert!(
+        text("names").contains("Disk quota exceeded"),
+        "{answers:#?}"
+    );
     ve.assert_exact();
 }
 
