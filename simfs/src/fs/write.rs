@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Fs;
-use crate::accounting::{Caller, DataRange};
+use crate::accounting::Caller;
+use crate::accounting::data::DataRange;
 use crate::error::{FsError, FsResult};
 use crate::handle::HandleId;
 use crate::node::{Node, State};
