@@ -12,7 +12,7 @@ use crate::harness::content::Aligned;
 use crate::harness::files::{create, fill, occupied, open, put, write_at};
 use crate::harness::tree::{describe, dump};
 use crate::harness::user::{ALICE, ROOT};
-use crate::harness::{KIB, MIB, Spec};
+use crate::harness::{KIB, Kind, MIB, Spec};
 
 #[test]
 fn what_is_written_is_read() {
@@ -297,4 +297,26 @@ fn late_blocks_are_settled() {
         "{:?}: no block of the tree was charged",
         ve.used()
     );
+}
+
+// S5: space behind the end of a file goes with its close, on XFS; that is settled by the close, however far the next look is.
+#[test]
+fn what_a_close_gives_back_is_settled_by_it() {
+    let Some(ve) = Spec::default().backing(Kind::Xfs { mib: 400 }).mount() else {
+        return;
+    };
+    let file = create(ve.path("file")).expect("create");
+    for step in 0..64 {
+        assert_eq!(write_at(&file, step * 16 * KIB, &[1; 16 * 1024]).1, None);
+    }
+    rustix::fs::fsync(&file).expect("fsync");
+    let occupied = occupied(ve.private().join("file"));
+    assert!(
+        occupied > MIB,
+        "nothing behind its end: the test shows nothing"
+    );
+    // Past the first late look, if all goes well: the second comes much later.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    drop(file);
+    ve.assert_exact();
 }

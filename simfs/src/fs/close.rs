@@ -1,6 +1,7 @@
 //! The last of an open file: release, and the end of an inode whose name went before.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use super::Fs;
 use crate::error::{FsError, FsResult};
@@ -22,10 +23,13 @@ impl Fs {
         {
             let mut state = node.state();
             let fd = open.fd.lock().take();
-            if open.access.writes() && state.is_linked() {
-                self.settle_writer(&open, fd.as_deref(), &mut state);
-            }
+            let has_tail = open.access.writes()
+                && state.is_linked()
+                && self.settle_writer(&open, fd.as_deref(), &mut state);
             drop(fd);
+            if has_tail {
+                self.settle_tail(&node, &mut state);
+            }
             if open.maps_backing() {
                 // What was stored through the mapping may still be allocated.
                 self.accounting.late().push(&node, &mut state);
@@ -38,8 +42,8 @@ impl Fs {
         Ok(())
     }
 
-    /// A handle that could write is being closed: what it left is settled, and what lies behind the end may go now.
-    fn settle_writer(&self, open: &OpenFile, fd: Option<&OwnedFd>, state: &mut State) {
+    /// A handle that could write is being closed: what it left is settled. Says whether space lies behind the end.
+    fn settle_writer(&self, open: &OpenFile, fd: Option<&OwnedFd>, state: &mut State) -> bool {
         let node = &open.node;
         let mut has_tail = state.open.as_ref().is_some_and(|open| open.tail);
         // What was not changed through this handle is known.
@@ -50,9 +54,16 @@ impl Fs {
             let growth = self.accounting.growth();
             has_tail = growth.has_tail(seen.size, seen.blocks.bytes());
         }
-        if has_tail {
-            self.accounting.late().push(node, state);
+        has_tail
+    }
+
+    /// What lies behind the end goes with the close, which is over, or later by itself. The next late look may be far.
+    fn settle_tail(&self, node: &Arc<Node>, state: &mut State) {
+        let path = self.nodes.descriptor(node);
+        if let Ok(seen) = path.and_then(|path| stat_fd(path.as_fd())) {
+            self.accounting.record(node, state, &seen);
         }
+        self.accounting.late().push(node, state);
     }
 
     /// After a close: an inode without a name that nobody has open any more is gone.
