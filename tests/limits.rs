@@ -90,6 +90,52 @@ fn allocation_is_all_or_nothing() {
     ve.assert_exact();
 }
 
+// S8: what extents might need stands in nobody's way who has room for what they need.
+#[test]
+fn allocation_near_the_limit_needs_room_for_its_extents_only() {
+    let (room, left) = (48 * MIB, 16 * KIB);
+    let Some(ve) = with_room_on(Kind::Ext4 { mib: 128 }, room, |ve| put(ve.path("file"), 1)) else {
+        return;
+    };
+    let file = open(ve.path("file"), OFlags::RDWR).unwrap();
+    let allocate = |len| fallocate(&file, FallocateFlags::empty(), 4096, len);
+    let before = (ve.used(), dump(&ve.root()));
+    assert_eq!(allocate(room + 4096), Err(Errno::DQUOT));
+    assert_eq!((ve.used(), dump(&ve.root())), before);
+    assert_eq!(refused(&ve, "space"), 1);
+    assert_eq!(allocate(room - left), Ok(()));
+    assert_eq!(
+        std::fs::metadata(ve.path("file")).unwrap().len(),
+        4096 + room - left
+    );
+    ve.assert_exact();
+    assert_eq!(write_at(&file, 4096, &[1; 4096]), (4096, None));
+    assert_eq!(allocate(room + 4096), Err(Errno::DQUOT));
+    ve.assert_exact();
+}
+
+// S8, S20: a file of many holes needs more for its extents than there is room for.
+#[test]
+fn allocation_that_its_extents_make_too_large_changes_nothing() {
+    let holes: u64 = 4000;
+    let holed = |ve: &Ve| {
+        let file = create(ve.path("file")).unwrap();
+        for hole in 0..holes {
+            assert_eq!(write_at(&file, hole * 8192, &[1; 4096]).1, None);
+        }
+        rustix::fs::fsync(&file).unwrap();
+    };
+    let Some(ve) = with_room_on(Kind::Ext4 { mib: 128 }, holes * 4096 + 4096, holed) else {
+        return;
+    };
+    let file = open(ve.path("file"), OFlags::WRONLY).unwrap();
+    let before = (ve.used(), dump(&ve.root()));
+    let allocated = fallocate(&file, FallocateFlags::empty(), 0, holes * 8192);
+    assert_eq!(allocated, Err(Errno::DQUOT));
+    assert_eq!((ve.used(), dump(&ve.root())), before);
+    ve.assert_exact();
+}
+
 // S8: of a short answer to an O_DIRECT write the kernel would make EIO. Without passthrough and with it the same.
 #[test]
 fn a_direct_write_that_fits_in_part_is_refused_whole() {

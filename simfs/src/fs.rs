@@ -10,6 +10,7 @@
 mod absent;
 pub mod adopt;
 pub mod again;
+mod allocate;
 mod append;
 pub mod attr;
 pub mod backing;

@@ -37,15 +37,12 @@ impl Accounting {
                 promise,
                 length: range.length,
                 is_exact: false,
+                steps: None,
             }),
             None => {
-                let (promise, length) = self.reserve_scarce_data(caller, node, state, range)?;
                 let is_exact = !self.growth.preallocation(allocated).is_zero();
-                Ok(Grant {
-                    promise,
-                    length,
-                    is_exact,
-                })
+                let grant = self.reserve_scarce_data(caller, node, state, range)?;
+                Ok(Grant { is_exact, ..grant })
             }
         }
     }
@@ -74,7 +71,7 @@ impl Accounting {
         node: &Node,
         state: &mut State,
         range: DataRange<'_>,
-    ) -> FsResult<(Reservation, u64)> {
+    ) -> FsResult<Grant> {
         self.make_room();
         if state.promised.is_some() {
             file::fdatasync(range.file)?;
@@ -88,7 +85,7 @@ impl Accounting {
             .data(range.offset, range.length)
             .saturating_add(old_end);
         if let Some(promise) = self.try_data(caller, node, state, range.length, data) {
-            return Ok((promise, range.length));
+            return Ok(Grant::of(promise, range.length));
         }
         let touched = [(node.inode_id(), state.charged)];
         let owner = state.owner().unwrap_or(Owner::new(caller.uid, caller.gid));
@@ -104,30 +101,51 @@ impl Accounting {
         };
         let holes = Holes::find(range.file, &self.growth, range.offset, range.length)?;
         let need = want(holes.total());
-        if !range.may_be_short {
+        if range.at_least == Least::Whole {
             let promise = self.engine.reserve(&touched, &need, &exempt)?;
-            return Ok((promise, range.length));
+            return Ok(Grant::of(promise, range.length));
         }
         if let Ok(promise) = self.engine.try_reserve(&touched, &need, &exempt) {
-            return Ok((promise, range.length));
+            return Ok(Grant::of(promise, range.length));
         }
-        let second_level = !exempt();
-        let room = self
-            .engine
-            .room(owner, second_level)
-            .space
-            .saturating_sub(metadata);
-        let room = Bytes::new(self.growth.floor(room.get()));
-        let length = holes.covered_by(room, range.offset, range.length);
-        if length > 0 {
-            let part = want(room.min(holes.total()));
+        let room = self.engine.room(owner, !exempt()).space;
+        let part = match range.at_least {
+            Least::Steps => self
+                .steps(&holes, room)
+                .map(|steps| (holes.total().saturating_add(steps.spare), 0, Some(steps))),
+            _ => {
+                let room = Bytes::new(self.growth.floor(room.saturating_sub(metadata).get()));
+                let length = holes.covered_by(room, range.offset, range.length);
+                let space = room.min(holes.total()).saturating_add(metadata);
+                (length > 0).then_some((space, length, None))
+            }
+        };
+        if let Some((space, length, steps)) = part {
+            let part = [Want::new(owner, Usage::space(space))];
             if let Ok(promise) = self.engine.try_reserve(&touched, &part, &exempt) {
-                return Ok((promise, length));
+                return Ok(Grant {
+                    steps,
+                    ..Grant::of(promise, length)
+                });
             }
         }
         // Others took the rest meanwhile, or there was none: this refusal is the one that counts.
         let promise = self.engine.reserve(&touched, &need, &exempt)?;
-        Ok((promise, range.length))
+        Ok(Grant::of(promise, range.length))
+    }
+
+    /// The steps in which these holes can be allocated with this much room, if it is enough for extents that nothing breaks up.
+    fn steps(&self, holes: &Holes, room: Bytes) -> Option<Steps> {
+        let gaps = u64::try_from(holes.gaps.len()).ok()?;
+        let least = self
+            .growth
+            .metadata(u64::MAX, gaps.saturating_mul(self.growth.block()));
+        let spare = room.saturating_sub(holes.total());
+        let is_enough = holes.are_known && !spare.is_zero() && spare >= least;
+        is_enough.then(|| Steps {
+            gaps: holes.gaps.clone(),
+            spare,
+        })
     }
 
     /// Settles a write: charges what the file occupies now and keeps what its metadata may still need.
@@ -180,6 +198,8 @@ pub struct Grant {
     /// Whether there is no room for what the backing file system would take beyond the range: then the range is to be
     /// allocated before it is written.
     pub is_exact: bool,
+    /// Set: the range is to be allocated in these steps.
+    pub steps: Option<Steps>,
 }
 
 /// A range of a file that is about to be written or allocated.
@@ -191,8 +211,28 @@ pub struct DataRange<'a> {
     pub offset: u64,
     /// Number of bytes.
     pub length: u64,
-    /// Whether a part of it may be done (write), or all or nothing (fallocate).
-    pub may_be_short: bool,
+    /// What is to be done of it where not all fits.
+    pub at_least: Least,
+}
+
+/// How much of a range must be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Least {
+    /// A part, down to a block edge.
+    Part,
+    /// All of it or nothing.
+    Whole,
+    /// The same; but it can be done in steps, and taken back.
+    Steps,
+}
+
+/// How a range is to be allocated for which not all fits that its extents might need.
+#[derive(Debug)]
+pub struct Steps {
+    /// Offset and length in bytes of what is to be allocated, in order, whole blocks.
+    pub gaps: Vec<(u64, u64)>,
+    /// What may be taken beside that.
+    pub spare: Bytes,
 }
 
 /// The blocks of a range that are not allocated yet.
@@ -200,6 +240,19 @@ pub struct DataRange<'a> {
 pub struct Holes {
     /// Offset and length in bytes, in order, whole blocks.
     gaps: Vec<(u64, u64)>,
+    /// Whether the file system told.
+    are_known: bool,
+}
+
+impl Grant {
+    fn of(promise: Reservation, length: u64) -> Self {
+        Self {
+            promise,
+            length,
+            is_exact: false,
+            steps: None,
+        }
+    }
 }
 
 impl Holes {
@@ -213,6 +266,7 @@ impl Holes {
         let Ok(extents) = file::allocated_extents(file, start, end - start) else {
             return Ok(Self {
                 gaps: vec![(start, end - start)],
+                are_known: false,
             });
         };
         Ok(Self::between(&extents, growth, start, end))
@@ -235,7 +289,10 @@ impl Holes {
         if at < end {
             gaps.push((at, end - at));
         }
-        Self { gaps }
+        Self {
+            gaps,
+            are_known: true,
+        }
     }
 
     /// All of them together.
@@ -287,6 +344,7 @@ mod tests {
     fn a_part_ends_at_a_block_edge() {
         let holes = Holes {
             gaps: vec![(4096, 8192), (20480, 4096)],
+            are_known: true,
         };
         assert_eq!(holes.total(), Bytes::new(12288));
         let covered = |room, offset, length| holes.covered_by(Bytes::new(room), offset, length);

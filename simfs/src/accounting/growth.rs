@@ -141,6 +141,13 @@ impl Growth {
         self.blocks(1 + extents / EXTENTS_PER_BLOCK)
     }
 
+    /// The most bytes that can be allocated at once if their extents may take this much.
+    pub fn step(&self, extents: Bytes) -> u64 {
+        let blocks = extents.get() / self.block;
+        let data = blocks.saturating_mul(EXTENTS_PER_BLOCK).saturating_sub(1);
+        data.saturating_mul(self.block)
+    }
+
     /// What one more name can add to a directory that occupies `occupied` bytes.
     pub fn directory(&self, occupied: Bytes) -> Bytes {
         let size = occupied.get();

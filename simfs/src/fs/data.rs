@@ -1,4 +1,4 @@
-//! File data: open, read, fallocate, copy_file_range, lseek, fsync, release. Writes are in [`super::write`].
+//! File data: open, read, copy_file_range, lseek, fsync. Writes are in [`super::write`], fallocate in `allocate.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,13 +14,13 @@ use super::policy::{Access, BackingToken, Decision, IoMode, OpenState, decide};
 use super::spare::spare_for;
 use super::{Call, Entry, Fs};
 use crate::accounting::Caller;
-use crate::accounting::data::{DataRange, Holes};
+use crate::accounting::data::{DataRange, Holes, Least};
 use crate::error::{FsError, FsResult};
 use crate::fault;
 use crate::handle::{HandleId, OpenFile};
 use crate::node::{Node, NodeId, Presence, State};
 use crate::shared::HandleRoom;
-use crate::sys::file::{self, FallocateMode};
+use crate::sys::file;
 use crate::sys::stat::{Stat, stat_fd};
 
 /// Registers a backing file with the kernel, for passthrough.
@@ -374,54 +374,6 @@ impl Fs {
         Ok(file::read_full(&fd, buffer, offset)?)
     }
 
-    /// Allocates, frees or zeroes a range, as fallocate(2) does.
-    ///
-    /// # Errors
-    /// EDQUOT where the range does not fit; the backing file system's own.
-    pub fn fallocate(
-        &self,
-        caller: Caller,
-        handle: HandleId,
-        mode: FallocateMode,
-        offset: u64,
-        length: u64,
-    ) -> FsResult<()> {
-        let open = self.files.get(handle)?;
-        let node = &open.node;
-        let fd = self.descriptor_of(&open)?;
-        open.note_change();
-        let mut state = node.state();
-        self.take_setid(caller, node, &fd)?;
-        if mode.punches() {
-            self.promise_new_holes(caller, node, &mut state, length)?;
-            let _watch = self.accounting.watch(node, &state);
-            node.cut_dense(offset);
-            let result = file::fallocate(&fd, mode, offset, length);
-            let seen = stat_fd(fd.as_fd())?;
-            self.accounting.record(node, &mut state, &seen);
-            self.accounting.late().push(node, &mut state);
-            return sync_change(&open, &fd, result);
-        }
-        let range = DataRange {
-            file: &fd,
-            offset,
-            length,
-            may_be_short: false,
-        };
-        let promise = self
-            .accounting
-            .reserve_data(caller, node, &mut state, range)?
-            .promise;
-        if mode.zeroes() {
-            node.cut_dense(offset);
-        }
-        let result = file::fallocate(&fd, mode, offset, length);
-        let seen = stat_fd(fd.as_fd())?;
-        self.accounting
-            .settle_data(node, &mut state, promise, &seen, length);
-        sync_change(&open, &fd, result)
-    }
-
     /// Copies between two files without the data passing here.
     ///
     /// # Errors
@@ -449,7 +401,7 @@ impl Fs {
             file: &target_fd,
             offset: to.1,
             length,
-            may_be_short: true,
+            at_least: Least::Part,
         };
         let grant = self
             .accounting
@@ -511,7 +463,7 @@ impl Fs {
 ///
 /// # Source
 /// Linux `ext4_fallocate` and `xfs_file_fallocate` commit for such a file; a copy ends in writes to it.
-fn sync_change<T>(open: &OpenFile, fd: &OwnedFd, done: io::Result<T>) -> FsResult<T> {
+pub(super) fn sync_change<T>(open: &OpenFile, fd: &OwnedFd, done: io::Result<T>) -> FsResult<T> {
     let done = done?;
     if open.sync {
         file::fdatasync(fd)?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::Fs;
 use crate::accounting::Caller;
-use crate::accounting::data::DataRange;
+use crate::accounting::data::{DataRange, Least};
 use crate::error::{FsError, FsResult};
 use crate::handle::HandleId;
 use crate::node::{Node, State};
@@ -89,7 +89,10 @@ impl Fs {
             file: fd,
             offset: request.offset,
             length: u64::try_from(request.data.len()).map_err(|_| FsError::Invalid)?,
-            may_be_short: !request.from_cache && !request.whole,
+            at_least: match request.from_cache || request.whole {
+                true => Least::Whole,
+                false => Least::Part,
+            },
         };
         let grant = self.accounting.reserve_data(caller, node, state, range)?;
         let granted = usize::try_from(grant.length)

@@ -82,6 +82,9 @@ impl FallocateMode {
     /// Allocates without changing the size.
     pub const KEEP_SIZE: Self = Self(FallocateFlags::KEEP_SIZE);
 
+    /// Frees without changing the size.
+    pub const PUNCH: Self = Self(FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE));
+
     /// The mode of a request; unknown bits are kept, for the kernel to judge.
     pub fn from_raw(mode: i32) -> Self {
         Self(FallocateFlags::from_bits_retain(mode.cast_unsigned()))
