@@ -4,7 +4,7 @@ use std::path::Path;
 
 use quota::{Inodes, Tally};
 use simfs::private::{AtimePolicy, PrivateArea, PrivateError};
-use simfs::scan::{Progress, ScanError, scan};
+use simfs::scan::{Progress, ScanError, scan_at_rest};
 use thiserror::Error;
 
 use crate::progress::Bar;
@@ -39,5 +39,5 @@ impl Progress for Shown<'_> {
 /// Missing, not a directory, in use by a mount, spanning file systems, or unreadable.
 pub fn recount(private: &Path, expected: Inodes, bar: &mut Bar) -> Result<Tally, RecountError> {
     let area = PrivateArea::open(private, AtimePolicy::Noatime)?;
-    Ok(scan(&area, &mut Shown { bar, expected })?)
+    Ok(scan_at_rest(&area, &mut Shown { bar, expected })?)
 }

@@ -520,7 +520,7 @@ fn count_if_new(engine: &Engine, area: &PrivateArea) -> Result<(), StartError> {
     if !engine.account(quota::Subject::Ve)?.usage.inodes.is_zero() {
         return Ok(());
     }
-    let counted = crate::scan::scan(area, &mut ())
+    let counted = crate::scan::scan_at_rest(area, &mut ())
         .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
     let _ = engine.replace_usage(&counted)?;
     Ok(())
