@@ -133,6 +133,48 @@ fn a_disk_that_becomes_read_only_is_told_and_gone_when_it_is_over() {
     std::fs::remove_file(ve.path("old")).expect("unlink");
 }
 
+/// A file system that is frozen; thawed by drop.
+struct Frozen(String);
+
+impl Frozen {
+    fn freeze(dir: &std::path::Path) -> Self {
+        let dir = dir.display().to_string();
+        run("fsfreeze", ["--freeze", &dir]).ok();
+        Self(dir)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run("fsfreeze", ["--unfreeze", &self.0]).ok();
+    }
+}
+
+// S86: who is ended while the disk does not answer is followed when it does, and nothing is lost or done twice.
+#[test]
+fn a_daemon_that_a_frozen_disk_holds_is_followed_when_it_thaws() {
+    if !require::programs(&["fsfreeze"]) {
+        return;
+    }
+    let spec = Spec::default().backing(Kind::Ext4 { mib: 64 });
+    let Some(ve) = spec.options("watchdog=1").mount() else {
+        return;
+    };
+    mkdir(ve.path("old")).expect("mkdir");
+    std::thread::scope(|scope| {
+        let frozen = Frozen::freeze(ve.backing().dir());
+        let guest = scope.spawn(|| mkdir(ve.path("new")));
+        assert_logged_soon(&ve, "finished no request for too long");
+        assert_logged_soon(&ve, "the daemon was ended and does not end");
+        assert!(!guest.is_finished(), "it waits");
+        drop(frozen);
+        assert_eq!(guest.join().expect("the guest"), Ok(()));
+    });
+    assert_ne!(ve.status()["restarts"], 0);
+    assert_eq!(mkdir(ve.path("new")), Err(Errno::EXIST));
+    ve.assert_exact();
+}
+
 fn dead_disk(kind: Kind) {
     if !require::programs(&["xfs_io"]) {
         return;

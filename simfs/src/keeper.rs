@@ -56,6 +56,9 @@ pub const HAND_OVER: i32 = 75;
 /// With this one it says that it cannot take over.
 pub const REFUSED: i32 = 76;
 
+/// How long a daemon that was ended may take to end before that is told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the keeper is there for.
 #[derive(Debug)]
 pub struct Keeper<'a> {
@@ -91,6 +94,8 @@ struct Daemon {
     progress: Progress,
     /// Whether the keeper has ended it, and does not know of its end yet.
     is_ending: bool,
+    /// While it was ended, and that it does not end is not told yet: when it is to be told.
+    tell_at: Option<Instant>,
     /// Why it ends, where its ending does not say so: it cannot take over, or was too slow in doing it.
     reason: Option<String>,
 }
@@ -183,6 +188,7 @@ impl<'a> Keeper<'a> {
             return Some(code);
         }
         self.judge(now);
+        self.tell_of_a_daemon_that_stays(now);
         self.look_after(now, woken.request);
         None
     }
@@ -230,7 +236,8 @@ impl<'a> Keeper<'a> {
         };
         let daemon = self.daemon.as_ref().filter(|daemon| !daemon.is_ending);
         let judged = daemon.and_then(|daemon| self.trial.due(daemon.progress));
-        [look, judged, self.due].into_iter().flatten().min()
+        let told = self.daemon.as_ref().and_then(|daemon| daemon.tell_at);
+        [look, judged, told, self.due].into_iter().flatten().min()
     }
 
     /// Sees whether a new program does what it is there for.
@@ -278,6 +285,19 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// A thread that waits in the kernel for the host's file system is beyond any signal, and a process ends with its last
+    /// thread. Nobody can follow it before: what the thread is at would be done twice.
+    fn tell_of_a_daemon_that_stays(&mut self, now: Instant) {
+        if let Some(daemon) = &mut self.daemon
+            && daemon.tell_at.take_if(|at| *at <= now).is_some()
+        {
+            tracing::error!(
+                "the daemon was ended and does not end: the file system of the private area does not answer (frozen?); \
+                 the VE is served again as soon as it does"
+            );
+        }
+    }
+
     fn counts(&self) -> Counts {
         self.board
             .as_ref()
@@ -317,6 +337,7 @@ impl Daemon {
                 ready: None,
             },
             is_ending: false,
+            tell_at: None,
             reason: None,
         })
     }
@@ -324,6 +345,7 @@ impl Daemon {
     /// Ends it; that it has ended is heard of as of any other end.
     fn end(&mut self) {
         self.is_ending = true;
+        self.tell_at = Some(Instant::now() + PATIENCE);
         if let Err(error) = self.child.kill() {
             tracing::error!(%error, "cannot end the daemon");
         }
