@@ -206,7 +206,7 @@ impl<'a> Keeper<'a> {
         if let Some(present) = &self.helper {
             *helper = Some((watched(&present.ended), |woken| woken.helper_ended = true));
         }
-        if self.watch == Step::Request {
+        if matches!(self.watch, Step::Request(_)) {
             *request = Some((watched(&self.device), |woken| woken.request = true));
         }
         let (mut polled, marks): (Vec<_>, Vec<_>) = fds.into_iter().flatten().unzip();
@@ -231,8 +231,8 @@ impl<'a> Keeper<'a> {
     /// When to wake without any event.
     fn wake_time(&self) -> Option<Instant> {
         let look = match self.watch {
-            Step::Look(at) => Some(at),
-            _ => None,
+            Step::Look(at) | Step::Request(at) => Some(at),
+            Step::Kill | Step::Off => None,
         };
         let daemon = self.daemon.as_ref().filter(|daemon| !daemon.is_ending);
         let judged = daemon.and_then(|daemon| self.trial.due(daemon.progress));
@@ -260,7 +260,7 @@ impl<'a> Keeper<'a> {
     fn look_after(&mut self, now: Instant, request: bool) {
         let due = match self.watch {
             Step::Look(at) => at <= now,
-            Step::Request => request,
+            Step::Request(at) => request || at <= now,
             Step::Kill | Step::Off => false,
         };
         if !due {

@@ -2,8 +2,11 @@
 //!
 //! | state | waits for | so that |
 //! |---|---|---|
-//! | idle | a request, without a time limit | an idle VE causes no wake-ups |
+//! | idle | a request, for one limit | an idle VE causes a wake-up per limit, no more |
 //! | active | the next look | one request costs a few looks, a busy daemon one now and then |
+//!
+//! A request is seen at the device only until a worker reads it, and the worker is often faster: the one that hangs may be the
+//! last one for long. So who waits for a request looks once per limit all the same.
 //!
 //! A daemon hangs when requests wait and none was finished for the whole limit.
 
@@ -27,8 +30,8 @@ pub struct Counts {
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A request at the device.
-    Request,
+    /// A request at the device, or the time of the next look.
+    Request(Instant),
     /// The time of the next look.
     Look(Instant),
     /// Nothing: the daemon is to be ended.
@@ -73,7 +76,7 @@ impl Watchdog {
         };
         if self.ready && !waiting && counts.in_work == 0 {
             self.active = None;
-            return Step::Request;
+            return Step::Request(now + limit);
         }
         let (since, finished) = *self.active.get_or_insert((now, counts.finished));
         let limit = if self.ready {
@@ -108,12 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_daemon_is_not_looked_at() {
+    fn an_idle_daemon_is_looked_at_once_per_limit() {
         let start = Instant::now();
         let mut watch = watch(start);
-        assert_eq!(watch.look(start, counts(0, 9), false), Step::Request);
+        let idle = watch.look(start, counts(0, 9), false);
+        assert_eq!(idle, Step::Request(start + LIMIT));
         let later = start + LIMIT * 100;
-        assert_eq!(watch.look(later, counts(0, 9), false), Step::Request);
+        let idle = watch.look(later, counts(0, 9), false);
+        assert_eq!(idle, Step::Request(later + LIMIT));
         let busy = watch.look(later, counts(1, 9), false);
         assert!(matches!(busy, Step::Look(_)), "the time counts from here");
     }
