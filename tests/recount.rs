@@ -94,16 +94,17 @@ fn what_xfs_gives_back_by_itself_is_settled() {
     ve.check();
 }
 
-/// Files for which a recount takes a while.
-const MANY: u32 = 40_000;
+/// Directories and files for which a recount takes a while.
+const PLACES: u32 = 40;
+const EACH: u32 = 300;
 
 /// A VE with many files whose totals are unknown: its daemon was killed, and no journal is left.
 fn unknown_totals() -> Option<Ve> {
     let ve = Spec::default().second_level().bare()?;
-    for dir in 0..MANY / 1000 {
+    for dir in 0..PLACES {
         let place = ve.private().join(format!("d{dir}"));
         fs::create_dir(&place).unwrap();
-        for file in 0..1000 {
+        for file in 0..EACH {
             fs::File::create(place.join(file.to_string())).unwrap();
         }
     }
@@ -125,17 +126,46 @@ fn looked_at(ve: &Ve) -> u64 {
     status["progress"]["done"].as_u64().unwrap()
 }
 
-// S67: its progress is shown, it ends with the mount and starts anew with the next, however this one ended.
+/// Takes from a mounted VE what its totals were known by.
+fn forget_totals(ve: &Ve) {
+    crash::kill_both(ve);
+    fs::remove_dir_all(ve.prefix().join("run/simfs").join(Ve::ID)).unwrap();
+    crash::mount_again(ve);
+}
+
+/// Stops the recount after it has looked at something. One that was over before is begun anew.
+fn stop_recount(ve: &Ve) -> u64 {
+    eventually("the recount is stopped before its end", || {
+        let stopped = ve.simfs(["check", Ve::ID, "--stop"]);
+        // It may have come to its end in the same moment.
+        let far = || {
+            eventually("the recount is stopped or over", || {
+                let status = ve.status();
+                match (&status["state"], status["progress"]["done"].as_u64()) {
+                    (state, Some(0)) if state == "recovering" => Err(status.to_string()),
+                    (state, Some(done)) if state == "recovering" => Ok(Some(done)),
+                    _ => Ok(None),
+                }
+            })
+        };
+        match stopped.code {
+            0 => far().ok_or_else(|| "it was over".to_owned()),
+            _ => Err(stopped.stderr),
+        }
+        .inspect_err(|_| forget_totals(ve))
+    })
+}
+
+// S67: its progress is shown, it follows what changes while it is stopped, and starts anew after a kill.
 #[test]
-fn a_recount_after_a_crash_is_shown_stopped_and_started_anew() {
+fn a_recount_after_a_crash_is_shown_stopped_and_resumed() {
     let Some(ve) = unknown_totals() else {
         return;
     };
-    let first = looked_at(&ve);
-    eventually("the recount goes on", || match looked_at(&ve) {
-        more if more > first => Ok(()),
-        _ => Err(first.to_string()),
-    });
+    let far = stop_recount(&ve);
+    assert_eq!(looked_at(&ve), far, "it stands");
+    let notes = ve.status()["degraded"].to_string();
+    assert!(notes.contains("the recount is stopped"), "{notes}");
     let table = ve.simfs(["status", Ve::ID]).ok().stdout;
     assert!(table.contains(" inodes\n"), "{table}");
     let outcome = ve.simfs(["check", Ve::ID]);
@@ -144,20 +174,104 @@ fn a_recount_after_a_crash_is_shown_stopped_and_started_anew() {
         outcome.stderr.contains("a recount is under way"),
         "{outcome:?}"
     );
-
-    ve.umount_and_wait();
-    ve.mount().ok();
-    looked_at(&ve);
+    // A crash while it runs, between places that were looked at and places that were not.
+    change_places(&ve, 0);
     crash::kill_both(&ve);
     crash::mount_again(&ve);
-    looked_at(&ve);
-    // And exact although files come and go meanwhile.
+    stop_recount(&ve);
+    // Exact although files come and go meanwhile.
     for round in 0..40 {
         put(ve.path(format!("d{round}/new")), 50_000);
-        fs::remove_file(ve.path(format!("d{}/0", round % 40))).unwrap();
+        fs::remove_file(ve.path(format!("d{round}/299"))).unwrap();
     }
+    ve.simfs(["check", Ve::ID, "--resume"]).ok();
     crash::wait_for_recount(&ve);
     ve.assert_exact();
+    let outcome = ve.simfs(["check", Ve::ID, "--stop"]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("no recount"), "{outcome:?}");
     ve.remount();
     assert_eq!(ve.status()["state"], "mounted", "once is enough");
+    ve.umount_and_wait();
+    let outcome = ve.simfs(["check", Ve::ID, "--resume"]);
+    assert!(outcome.stderr.contains("not mounted"), "{outcome:?}");
+}
+
+/// Whole directories change places, and each of them gets and loses files.
+fn change_places(ve: &Ve, round: u32) {
+    fs::create_dir(ve.path(format!("place{round}"))).unwrap();
+    for dir in 0..PLACES {
+        let at = |number: u32| ve.path(format!("d{}", number % PLACES));
+        // Which directory it is depends on the moves before; a number is used once.
+        let number = round * PLACES + dir;
+        let more = at(dir).join(format!("more{number}"));
+        put(more, u64::from(dir % 5 + 1) * 4096);
+        fs::remove_file(at(dir).join((130 + number).to_string())).unwrap();
+        let held = ve.path(format!("place{round}/held"));
+        fs::rename(at(dir), &held).unwrap();
+        fs::rename(at(dir + 7), at(dir)).unwrap();
+        fs::rename(&held, at(dir + 7)).unwrap();
+        // Into the root, which is read first.
+        let below = at(dir).join(number.to_string());
+        fs::rename(below, ve.path(format!("up{number}"))).unwrap();
+    }
+}
+
+// S67: it goes on with the next mount and with another daemon, and is exact in the end whatever was moved between what was
+// looked at and what was not.
+#[test]
+fn a_recount_goes_on_over_an_unmount_and_an_upgrade() {
+    let Some(ve) = unknown_totals() else {
+        return;
+    };
+    let goes_on = |times: usize| {
+        let log = crash::log(&ve);
+        assert_eq!(log.matches("the recount goes on").count(), times, "{log}");
+    };
+    stop_recount(&ve);
+    change_places(&ve, 0);
+    ve.umount_and_wait();
+    std::fs::write(ve.prefix().join("run/simfs").join(Ve::ID).join("log"), "").unwrap();
+    ve.mount().ok();
+    goes_on(1);
+    stop_recount(&ve);
+    change_places(&ve, 1);
+    std::fs::write(ve.prefix().join("run/simfs").join(Ve::ID).join("log"), "").unwrap();
+    ve.simfs(["upgrade", Ve::ID]).ok();
+    goes_on(1);
+    change_places(&ve, 2);
+    crash::wait_for_recount(&ve);
+    ve.assert_exact();
+}
+
+// S67: what an unmount kept is void after a kill, and after any mount in between that counted nothing.
+#[test]
+fn a_recount_never_goes_on_from_what_is_not_true_any_more() {
+    let Some(ve) = unknown_totals() else {
+        return;
+    };
+    let kept = ve
+        .prefix()
+        .join("var/lib/simfs")
+        .join(Ve::ID)
+        .join("recount.saved");
+    stop_recount(&ve);
+    ve.umount_and_wait();
+    let old = fs::read(&kept).unwrap();
+    ve.simfs(["mount", Ve::ID, "--no-quota"]).ok();
+    for dir in 0..PLACES {
+        put(ve.path(format!("d{dir}/uncounted")), 20_000);
+    }
+    ve.umount_and_wait();
+    ve.mount().ok();
+    crash::wait_for_recount(&ve);
+    ve.assert_exact();
+    // And one that somebody put back.
+    forget_totals(&ve);
+    stop_recount(&ve);
+    crash::kill_both(&ve);
+    fs::write(&kept, old).unwrap();
+    crash::mount_again(&ve);
+    crash::wait_for_recount(&ve);
+    ve.assert_exact();
 }

@@ -208,7 +208,12 @@ impl Accounting {
         Some(present.insert(Arc::new(Recount::new(repairs))).clone())
     }
 
-    /// The recount that is under way.
+    /// Has changes applied to a recount that an earlier daemon began, from before the first request on.
+    pub fn resume_recount(&self, recount: Arc<Recount>) {
+        *self.recount.write() = Some(recount);
+    }
+
+    /// The recount that is under way, or was stopped.
     pub fn recount(&self) -> Option<Arc<Recount>> {
         self.recount.read().clone()
     }

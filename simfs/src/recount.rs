@@ -6,6 +6,9 @@
 //! new place, so nothing slips from a part that is still to be walked into one that has been. In the end the shadow
 //! and the totals must agree.
 //!
+//! One that repairs can be stopped, and its state [`saved`], between any two looks: what was looked at, its sum, and the
+//! directories that are still to be walked.
+//!
 //! Invariants:
 //! 1. Totals and shadow change together, under the lock of [`Recount`]; so their difference is exact at every moment.
 //! 2. The shadow holds what inodes occupy, whatever their accounts say. Where the two differ (somebody edited the private
@@ -17,29 +20,44 @@
 //! Bound: two numbers for each inode of the private area while the recount runs.
 //! Lock order: a node's state, then the recount, then the engine's own.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+pub mod saved;
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use quota::{Change, Charged, InodeId, Tally};
 
 use crate::node::{Node, NodeId};
 
+use saved::Saved;
+
 /// A recount that is under way.
 #[derive(Debug)]
 pub struct Recount {
     repairs: bool,
+    /// The private area lost something meanwhile: what was looked at may be another one.
+    spoilt: AtomicBool,
     shadow: Mutex<Shadow>,
 }
 
 #[derive(Debug, Default)]
 struct Shadow {
+    /// Whether the walk has begun; what is created before counts as looked at.
+    is_begun: bool,
+    /// Directories that are known and still to be walked, the next one last.
+    pending: Vec<Arc<Node>>,
+    /// The one that is being read.
+    current: Option<Arc<Node>>,
+    /// What an earlier daemon had still to walk.
+    left: Vec<InodeId>,
     seen: HashSet<Key>,
     occupied: Tally,
     /// What was seen of inodes whose accounts say something else.
     edited: HashMap<Key, Charged>,
-    moved: VecDeque<Arc<Node>>,
+    moved: Vec<Arc<Node>>,
     /// What is in `moved`.
     waiting: HashSet<NodeId>,
 }
@@ -48,9 +66,28 @@ struct Shadow {
 type Key = (u64, u64);
 
 fn key(inode: &InodeId) -> Key {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     inode.hash(&mut hasher);
     (inode.ino(), hasher.finish())
+}
+
+/// FNV-1a, which is the same in every program: a successor reads what it made. It tells generations of one number apart.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.write(&number.to_le_bytes());
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// The outcome.
@@ -68,8 +105,37 @@ impl Recount {
     pub fn new(repairs: bool) -> Self {
         Self {
             repairs,
+            spoilt: AtomicBool::new(false),
             shadow: Mutex::new(Shadow::default()),
         }
+    }
+
+    /// A recount that repairs and goes on where another one was.
+    pub fn resumed(saved: Saved) -> Self {
+        let shadow = Shadow {
+            is_begun: true,
+            left: saved.pending,
+            seen: saved.seen,
+            occupied: saved.occupied,
+            ..Shadow::default()
+        };
+        Self {
+            repairs: true,
+            spoilt: AtomicBool::new(false),
+            shadow: Mutex::new(shadow),
+        }
+    }
+
+    /// What was looked at may be another one by now: it is not saved.
+    pub fn spoil(&self) {
+        self.spoilt.store(true, Ordering::Relaxed);
+    }
+
+    /// Shows how far it is; nothing changes as long as `keep` runs. `None` where nothing is worth keeping.
+    pub fn freeze<R>(&self, keep: impl FnOnce(Option<Saved>) -> R) -> R {
+        let shadow = self.shadow.lock();
+        let is_kept = self.repairs && !self.spoilt.load(Ordering::Relaxed) && shadow.is_begun;
+        keep(is_kept.then(|| shadow.saved()))
     }
 
     /// Whether the totals will be replaced.
@@ -105,20 +171,53 @@ impl Recount {
         u64::try_from(self.shadow.lock().seen.len()).unwrap_or(u64::MAX)
     }
 
+    /// Has a directory walked, sooner or later.
+    pub fn push(&self, dir: Arc<Node>) {
+        self.shadow.lock().pending.push(dir);
+    }
+
+    /// The next directory to read; the one before it has been read.
+    pub fn next_pending(&self) -> Option<Arc<Node>> {
+        let mut shadow = self.shadow.lock();
+        shadow.current = shadow.pending.pop();
+        shadow.current.clone()
+    }
+
+    /// A directory that an earlier daemon had still to walk; [`Self::found_left`] says that it is known.
+    pub fn next_left(&self) -> Option<InodeId> {
+        self.shadow.lock().left.last().copied()
+    }
+
+    /// The directory of [`Self::next_left`] is this one, or is gone.
+    pub fn found_left(&self, dir: Option<Arc<Node>>) {
+        let mut shadow = self.shadow.lock();
+        shadow.left.pop();
+        shadow.pending.extend(dir);
+    }
+
+    /// Begins the walk at the root, unless it has begun before.
+    pub fn begin(&self, root: &Arc<Node>) {
+        let mut shadow = self.shadow.lock();
+        if !std::mem::replace(&mut shadow.is_begun, true) {
+            shadow.pending.push(root.clone());
+        }
+    }
+
     /// A directory was moved: its tree is to be walked again, once however often it moves until then.
     pub fn moved(&self, dir: Arc<Node>) {
         let mut shadow = self.shadow.lock();
         if shadow.waiting.insert(dir.id()) {
-            shadow.moved.push_back(dir);
+            shadow.moved.push(dir);
         }
     }
 
-    /// The next directory that was moved.
-    pub fn next_moved(&self) -> Option<Arc<Node>> {
+    /// Has the directories walked that were moved; whether there were any.
+    pub fn take_moved(&self) -> bool {
         let mut shadow = self.shadow.lock();
-        let next = shadow.moved.pop_front()?;
-        shadow.waiting.remove(&next.id());
-        Some(next)
+        let moved = std::mem::take(&mut shadow.moved);
+        shadow.waiting.clear();
+        shadow.pending.extend(moved);
+        !shadow.pending.is_empty()
     }
 
     /// The end: `compare` sees the sum while nothing can change.
@@ -133,6 +232,16 @@ impl Recount {
 }
 
 impl Shadow {
+    fn saved(&self) -> Saved {
+        let known = self.pending.iter().chain(&self.current).chain(&self.moved);
+        let known = known.map(|dir| dir.inode_id());
+        Saved {
+            seen: self.seen.clone(),
+            occupied: self.occupied.clone(),
+            pending: self.left.iter().copied().chain(known).collect(),
+        }
+    }
+
     fn apply(&mut self, change: &Change) {
         let key = key(&change.inode);
         if change.before.is_none() {

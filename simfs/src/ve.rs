@@ -7,6 +7,7 @@
 //! Stop order: the mount goes first (no request can come any more), then the service for quota tools, then the control
 //! socket, then the housekeeper; then late changes are settled, and the last commit ends it.
 
+mod accounts;
 mod daemon;
 mod recovery;
 mod saved;

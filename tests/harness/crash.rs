@@ -101,7 +101,7 @@ pub(crate) fn wait_for_recount(ve: &Ve) {
     let start = Instant::now();
     while ve.status()["state"] == "recovering" {
         assert!(
-            start.elapsed() < Duration::from_secs(60),
+            start.elapsed() < Duration::from_secs(600),
             "no end: {}",
             ve.status()
         );

@@ -80,7 +80,11 @@ impl Engine {
         let mut admin = self.inner.admin.lock();
         self.inner.journal.distrust();
         let session = match self.standing() {
-            Standing::Unknown { .. } => return Ok(()),
+            Standing::Unknown { .. } if self.inner.in_service.load(Ordering::Acquire) => {
+                return Ok(());
+            }
+            // What a recount has seen counts no more, either.
+            Standing::Unknown { .. } => 0,
             Standing::Journaled { session, .. } => session,
             // No mount is in service, so there is no journal.
             Standing::Final => 0,

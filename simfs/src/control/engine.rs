@@ -7,9 +7,11 @@ use super::protocol::{ACCOUNTS_PER_PAGE, ErrorKind, Reply, Request, RequestError
 /// The engine's answer; `None` for a request that needs the mount.
 pub fn engine_reply(engine: &Engine, request: Request) -> Option<Reply> {
     let done = match request {
-        Request::Status | Request::Check { .. } | Request::Stop { .. } | Request::Upgrade => {
-            return None;
-        }
+        Request::Status
+        | Request::Check { .. }
+        | Request::Recount { .. }
+        | Request::Stop { .. }
+        | Request::Upgrade => return None,
         Request::Info => return Some(Reply::Info(engine.info())),
         Request::Account(subject) => {
             return Some(engine.account(subject).map_or_else(refusal, Reply::Account));

@@ -91,6 +91,11 @@ pub enum Request {
         /// Whether the totals are replaced by what was counted.
         repair: bool,
     },
+    /// Stops the recount after a crash, or has it go on.
+    Recount {
+        /// Whether it is to go on.
+        go_on: bool,
+    },
     /// Unmounts; [`Reply::Done`] is sent when the mount is gone and the totals are durable, then the daemon ends.
     Stop {
         /// Detach at once, although files are in use, and end when the last of them is closed.

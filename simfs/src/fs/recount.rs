@@ -5,11 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use quota::InodeId;
+
 use super::Fs;
 use crate::accounting::charged_as;
 use crate::error::FsResult;
 use crate::node::{Node, Presence};
 use crate::recount::Recount;
+use crate::sys::handle::KernelHandle;
 use crate::sys::stat::stat_fd;
 use crate::sys::{dirent, file};
 
@@ -20,32 +23,57 @@ const REPORT_EVERY: u64 = 1024;
 pub type Report<'a> = dyn FnMut(u64) -> bool + 'a;
 
 impl Fs {
-    /// Looks at every inode once, those without a name included. `report` hears now and then how many were looked at, may take
-    /// its time, and says whether to go on.
+    /// Looks at every inode once, those without a name included; goes on where the recount was stopped. `report` hears now
+    /// and then how many were looked at, may take its time, and says whether to go on.
     ///
     /// # Errors
     /// The backing file system's own; entries that vanish meanwhile are no error. `Interrupted` where it was stopped.
     pub fn recount(&self, recount: &Recount, report: &mut Report<'_>) -> FsResult<()> {
+        recount.begin(self.nodes.root());
         self.visit(self.nodes.root(), recount)?;
-        self.walk(self.nodes.root().clone(), recount, report)?;
+        while let Some(left) = recount.next_left() {
+            recount.found_left(self.find_left(&left)?);
+        }
+        self.walk(recount, report)?;
         for node in self.nodes.snapshot() {
             if matches!(node.state().presence, Presence::Unlinked) {
                 self.visit(&node, recount)?;
             }
         }
-        while let Some(moved) = recount.next_moved() {
-            self.walk(moved, recount, report)?;
+        while recount.take_moved() {
+            self.walk(recount, report)?;
         }
         go_on(report(recount.seen()))
     }
 
-    /// Looks at all that is below a directory. Directories still to be read are held as nodes, not as descriptors.
-    fn walk(&self, top: Arc<Node>, recount: &Recount, report: &mut Report<'_>) -> FsResult<()> {
-        let mut pending = vec![top];
+    /// A directory that an earlier daemon had still to walk; `None` where it is gone.
+    fn find_left(&self, left: &InodeId) -> FsResult<Option<Arc<Node>>> {
+        let handle = left
+            .handle()
+            .and_then(|(kind, bytes)| KernelHandle::from_parts(kind, bytes));
+        let Some(handle) = handle else {
+            return Ok(None);
+        };
+        let opened = self
+            .area
+            .open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW);
+        let fd = match opened {
+            Ok(fd) => fd,
+            Err(error) if vanished(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let found = self.identify(fd.as_fd())?;
+        if !found.stat.is_dir() || found.stat.nlink == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.nodes.intern(found)?))
+    }
+
+    /// Looks at all that is below the directories that are pending. They are held as nodes, not as descriptors.
+    fn walk(&self, recount: &Recount, report: &mut Report<'_>) -> FsResult<()> {
         let mut unreported = 0;
-        while let Some(dir) = pending.pop() {
-            let listed = self.list(&dir, recount, &mut pending, &mut unreported, report);
-            match listed {
+        while let Some(dir) = recount.next_pending() {
+            match self.list(&dir, recount, &mut unreported, report) {
                 Err(crate::error::FsError::System(error)) if vanished(&error) => {}
                 other => other?,
             }
@@ -58,7 +86,6 @@ impl Fs {
         &self,
         dir: &Arc<Node>,
         recount: &Recount,
-        pending: &mut Vec<Arc<Node>>,
         unreported: &mut u64,
         report: &mut Report<'_>,
     ) -> FsResult<()> {
@@ -77,7 +104,7 @@ impl Fs {
             let node = self.nodes.intern(found)?;
             self.visit(&node, recount)?;
             if is_dir {
-                pending.push(node);
+                recount.push(node);
             } else {
                 self.nodes.tidy(&node);
             }

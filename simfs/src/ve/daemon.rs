@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use quota::store::salvage::salvage;
-use quota::store::{self, DiskStore};
-use quota::{Clock, Engine, EngineError, Environment, Scope, Setup};
+use quota::{Clock, Engine};
 
+use super::accounts::{count_if_new, follow_ugid_limit, make_accounts, open_engine};
 use super::saved::{self, MountRecord};
-use super::service::{EventLog, VeService};
+use super::service::VeService;
 use super::successor::{Legacy, sends_again};
 use super::{Config, MOUNTPOINT_NOTE, StartError, recovery};
 use crate::accounting::Accounting;
@@ -38,6 +37,7 @@ use crate::notify::Manager;
 use crate::private::PrivateArea;
 use crate::privileges::Privileges;
 use crate::quotactl::{self, Kept, Left, QuotactlConfig, QuotactlService};
+use crate::recount::Recount;
 use crate::shared::{Deposited, Inheritance, Shape, Shared};
 use crate::sys::inherited::Inherited;
 use crate::sys::{file, fork, proc_fd, stat};
@@ -73,10 +73,12 @@ pub(super) struct Body<'a> {
     pub(super) fs: Arc<Fs>,
     pub(super) engine: Engine,
     pub(super) gate: Arc<Gate>,
-    journal: recovery::Service,
+    pub(super) journal: Arc<recovery::Service>,
     housekeeper: Arc<Housekeeper>,
     privileges: Arc<Privileges>,
     recount: bool,
+    /// The recount that an earlier daemon began.
+    pub(super) resumed: Option<Arc<Recount>>,
 }
 
 /// What is served, all of it ready.
@@ -219,8 +221,7 @@ impl<'a> Body<'a> {
             outside,
             ..
         } = &parts;
-        let (run, boot) = (&config.run_dir, &outside.boot);
-        let journal = recovery::Service::prepare(run, config.ve, boot, area);
+        let journal = Arc::new(recovery::Service::prepare(config, &outside.boot, area));
         let engine = open_engine(config, &journal)?;
         let pins = match &mut legacy {
             Some(legacy) => legacy.pins(area),
@@ -231,6 +232,10 @@ impl<'a> Body<'a> {
         let privileges =
             Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
         let fs = Arc::new(assemble(&parts, &engine, &housekeeper, &privileges)?);
+        let resumed = recovered.recount.map(Arc::new);
+        if let Some(recount) = &resumed {
+            fs.accounting().resume_recount(recount.clone());
+        }
         fs.resume(recovered.touched);
         if let Some(legacy) = legacy {
             take_over(&parts, &fs, &legacy.inheritance, pins)?;
@@ -244,6 +249,7 @@ impl<'a> Body<'a> {
             housekeeper,
             privileges,
             recount: recovered.is_unknown,
+            resumed,
         })
     }
 
@@ -422,73 +428,15 @@ fn finish(
     if !reserved.is_zero() {
         tracing::error!(ve = %config.ve, ?reserved, "promises are left behind");
     }
+    let recount = fs.accounting().recount();
+    let saved = recount.and_then(|recount| recount.freeze(|saved| saved));
     engine.end_service()?;
+    if let Some(saved) = saved {
+        journal.keep_recount(&saved, false);
+    }
     journal.end();
     tracing::info!(ve = %config.ve, "unmounted, totals committed");
     Ok(())
-}
-
-/// What the engine asks of the world.
-fn environment(config: &Config) -> Environment {
-    Environment {
-        clock: Arc::new(quota::SystemClock),
-        events: Arc::new(EventLog::new(config.ve)),
-    }
-}
-
-/// The accounts of a mount without a record. They limit nothing; what is there already is counted while the VE runs.
-fn make_accounts(config: &Config) -> Result<(), StartError> {
-    let dir = config.accounts_dir();
-    // Of a mount that was killed, keeper and all.
-    match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let step = format!("cannot remove {}", dir.display());
-            return Err(StartError::step(step)(error));
-        }
-        _ => {}
-    }
-    let store = DiskStore::create(&dir, config.ve).map_err(EngineError::from)?;
-    let setup = Setup::new(config.ve, &config.private);
-    let engine = Engine::create(Arc::new(store), environment(config), setup)?;
-    // No mount has this number, so none has ended well.
-    Ok(engine.begin_service(0, true)?)
-}
-
-/// Starts a VE without a second level where the record says so. It is counted all the same.
-fn follow_ugid_limit(engine: &Engine) -> Result<(), StartError> {
-    if engine.info().offers_second_level() {
-        return Ok(());
-    }
-    for scope in [Scope::Users, Scope::Groups] {
-        let _changed = engine.set_enforced(scope, false)?;
-    }
-    tracing::info!("no second level: the record's number of user and group ids is 0");
-    Ok(())
-}
-
-/// Opens the accounts. A store that is damaged is mended first: what cannot be saved of it is counted anew, or named.
-fn open_engine(config: &Config, journal: &recovery::Service) -> Result<Engine, StartError> {
-    let dir = config.accounts_dir();
-    let open = || {
-        let store = store::when_free(|| DiskStore::open(&dir, config.ve))?;
-        Engine::open_journaled(Arc::new(store), environment(config), journal.journal())
-    };
-    let engine = match open() {
-        Err(damage) if damage.is_damage() => {
-            tracing::error!(ve = %config.ve, %damage, "mending the quota store");
-            salvage(&dir, config.ve).map_err(|error| StartError::Daemon(error.to_string()))?;
-            open()?
-        }
-        opened => opened?,
-    };
-    let recorded = engine.info().private;
-    if recorded != config.private {
-        return Err(StartError::OtherPrivate {
-            recorded,
-            given: config.private.clone(),
-        });
-    }
-    Ok(engine)
 }
 
 /// Opens again what the guest has open.
@@ -512,17 +460,6 @@ fn take_over(
     } else {
         tracing::info!(%ve, ?adopted, "open files are taken over");
     }
-    Ok(())
-}
-
-/// A record that was made before its private area holds nothing, not even the root directory: then count what is there now.
-fn count_if_new(engine: &Engine, area: &PrivateArea) -> Result<(), StartError> {
-    if !engine.account(quota::Subject::Ve)?.usage.inodes.is_zero() {
-        return Ok(());
-    }
-    let counted = crate::scan::scan_at_rest(area, &mut ())
-        .map_err(|error| StartError::Daemon(format!("cannot count the private area: {error}")))?;
-    let _ = engine.replace_usage(&counted)?;
     Ok(())
 }
 

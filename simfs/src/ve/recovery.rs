@@ -15,11 +15,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use quota::inode::{Charged, InodeId};
 use quota::journal::{Identity, Image, Journal};
 use quota::recovery::{Look, missed};
-use quota::{Engine, EngineError, Epoch, FileJournal, NoJournal, Standing, VeId};
+use quota::{Change, Engine, EngineError, Epoch, FileJournal, NoJournal, Standing};
 
+use super::Config;
 use crate::accounting::charged_as;
 use crate::fs::adopt::Pins;
 use crate::private::PrivateArea;
+use crate::recount::Recount;
+use crate::recount::saved::{Moment, Saved};
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{FileKind, Stat, stat_at, stat_fd};
 
@@ -33,12 +36,16 @@ pub(super) fn boot_id() -> String {
 }
 
 /// The journal of this mount, and where it is.
+#[derive(Debug)]
 pub(super) struct Service {
     run_dir: PathBuf,
     identity: Identity,
     journal: Arc<dyn Journal>,
     /// Whether the store may name the journal.
     began: AtomicBool,
+    /// Where the state of a recount is kept.
+    store: PathBuf,
+    root: u64,
 }
 
 /// How the VE came into service.
@@ -48,11 +55,22 @@ pub(super) struct Recovered {
     pub(super) is_unknown: bool,
     /// Files that were touched shortly before the last mount ended, as they were taken into the totals.
     pub(super) touched: Vec<(KernelHandle, Stat)>,
+    /// The recount to go on with.
+    pub(super) recount: Option<Recount>,
+}
+
+/// What a journal said.
+struct WorkedOff {
+    /// As [`Recovered::touched`].
+    touched: Vec<(KernelHandle, Stat)>,
+    /// What the totals missed.
+    changes: Vec<Change>,
 }
 
 impl Service {
     /// Makes the journal of a new mount. The one of the last mount is left alone.
-    pub(super) fn prepare(run_dir: &Path, ve: VeId, boot: &str, area: &PrivateArea) -> Self {
+    pub(super) fn prepare(config: &Config, boot: &str, area: &PrivateArea) -> Self {
+        let (run_dir, ve) = (&config.run_dir, config.ve);
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -83,6 +101,8 @@ impl Service {
             identity,
             journal,
             began: AtomicBool::new(false),
+            store: config.accounts_dir(),
+            root: root.ino,
         }
     }
 
@@ -106,13 +126,14 @@ impl Service {
         let mut recovered = Recovered::default();
         match engine.standing() {
             Standing::Final => {}
-            Standing::Unknown { .. } => {
+            Standing::Unknown { session } => {
                 tracing::warn!(%ve, "the totals are not known; counting while the VE runs");
                 recovered.is_unknown = true;
+                self.take_up_recount(session, engine, area, pins, &mut recovered);
             }
             Standing::Journaled { session, epoch } => {
                 match self.read(session, epoch, engine, area, pins) {
-                    Ok(touched) => recovered.touched = touched,
+                    Ok(done) => recovered.touched = done.touched,
                     Err(cause) => {
                         tracing::warn!(%ve, cause, "the last mount ended without its last commit; recounting while the VE runs");
                         recovered.is_unknown = true;
@@ -127,6 +148,49 @@ impl Service {
         Ok(recovered)
     }
 
+    /// Goes on with the recount of the last mount, where that ended well or its daemon handed over.
+    fn take_up_recount(
+        &self,
+        session: u64,
+        engine: &Engine,
+        area: &PrivateArea,
+        pins: &Pins,
+        recovered: &mut Recovered,
+    ) {
+        let ve = self.identity.ve;
+        let Some((saved, is_handed_over)) = Saved::take(&self.store, ve, session, self.root) else {
+            return;
+        };
+        let recount = Recount::resumed(saved);
+        if is_handed_over {
+            match self.read(session, engine.epoch(), engine, area, pins) {
+                Ok(done) => {
+                    recount.together(&done.changes, || {});
+                    recovered.touched = done.touched;
+                }
+                Err(cause) => {
+                    tracing::warn!(%ve, cause, "the recount starts anew");
+                    return;
+                }
+            }
+        }
+        tracing::info!(%ve, inodes = recount.seen(), "the recount goes on");
+        recovered.recount = Some(recount);
+    }
+
+    /// Keeps how far a recount is for the next daemon. To be called after the last commit; what fails costs a recount.
+    pub(super) fn keep_recount(&self, saved: &Saved, is_handed_over: bool) {
+        let moment = Moment {
+            ve: self.identity.ve,
+            session: self.identity.session,
+            root: self.root,
+            is_handed_over,
+        };
+        if let Err(error) = saved.write(&self.store, &moment) {
+            tracing::warn!(ve = %moment.ve, %error, "the recount will start anew: its state cannot be kept");
+        }
+    }
+
     /// Takes in what the journal of the last mount says the totals miss.
     fn read(
         &self,
@@ -135,7 +199,7 @@ impl Service {
         engine: &Engine,
         area: &PrivateArea,
         pins: &Pins,
-    ) -> Result<Vec<(KernelHandle, Stat)>, String> {
+    ) -> Result<WorkedOff, String> {
         let started = Instant::now();
         let path = file(&self.run_dir, session);
         let expected = Identity {
@@ -164,7 +228,10 @@ impl Service {
             milliseconds = started.elapsed().as_millis(),
             "the last mount ended without its last commit; its journal was worked off"
         );
-        Ok(eye.files.into_inner())
+        Ok(WorkedOff {
+            touched: eye.files.into_inner(),
+            changes,
+        })
     }
 
     fn remove_others(&self) {

@@ -13,7 +13,7 @@ use quota::{Account, Engine, Event, EventKind, EventSink, Limits, Subject, Times
 
 use super::daemon::Body;
 use super::saved::MountRecord;
-use super::{Config, StartError};
+use super::{Config, StartError, recovery};
 use crate::control::{
     ErrorKind, Progress, Reply, Request, RequestError, Service, Upgrade, UpgradeOutcome, VeState,
     VeStatus, engine_reply,
@@ -21,6 +21,8 @@ use crate::control::{
 use crate::fs::Fs;
 use crate::fuse::gate::Gate;
 use crate::keeper::{Attempt, Fate, HAND_OVER, Link};
+use crate::recount::Recount;
+use crate::recount::saved::Saved;
 use crate::shared::Shared;
 use crate::sys::fork::Ending;
 use crate::sys::task::DeviceNumber;
@@ -45,7 +47,10 @@ pub(super) struct VeService {
     link: Arc<Link>,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
+    journal: Arc<recovery::Service>,
     has_resend: bool,
+    /// The recount after a crash that was stopped, or that an earlier daemon began; a leaf lock.
+    resumable: Mutex<Option<Arc<Recount>>>,
     /// What is to be known of a quota store that was damaged.
     mended: Vec<String>,
     /// A leaf lock.
@@ -66,6 +71,8 @@ struct Now {
     commit_error: Option<String>,
     /// Why the last recount after a crash came to no end; it is tried again.
     recovery_error: Option<String>,
+    /// The administrator stopped that recount.
+    is_stopped: bool,
     /// Recounts are to end: nobody can use the mount any more.
     counting_ends: bool,
     /// The thread of that recount.
@@ -89,7 +96,9 @@ impl VeService {
             link: body.parts.link.clone(),
             shared: body.parts.shared.clone(),
             gate: body.gate.clone(),
+            journal: body.journal.clone(),
             has_resend,
+            resumable: Mutex::new(body.resumed.clone()),
             mended: mended(config),
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
@@ -117,6 +126,9 @@ impl VeService {
     /// Where the private area may have lost what it was given, the next mount counts anew, whatever the end of this one.
     pub(super) fn note_loss(&self) {
         if self.quota && self.fs.faults().take_loss() {
+            if let Some(recount) = self.fs.accounting().recount() {
+                recount.spoil();
+            }
             match self.engine.totals_are_doubtful() {
                 Ok(()) => {
                     tracing::warn!(ve = %self.ve, "the next mount will count the totals anew")
@@ -156,6 +168,12 @@ impl VeService {
                 .iter()
                 .map(|error| format!("totals not counted anew yet: {error}; trying again")),
         );
+        if now.is_stopped {
+            degraded.push(format!(
+                "the recount is stopped, usage may be wrong: it goes on with 'simfs check {} --resume' and with the next mount",
+                self.ve
+            ));
+        }
         if !super::daemon::has_successors(&self.shared) {
             degraded.push("the mount ends with its daemon: none can take over".into());
         }
@@ -274,12 +292,11 @@ impl VeService {
             return failed(ErrorKind::Invalid, error.to_string());
         }
         let handed_over = self.gate.closed(HAND_OVER_PATIENCE, || {
-            if let Err(error) = self.engine.commit() {
-                return failed(ErrorKind::Store, error.to_string());
+            let recount = self.fs.accounting().recount();
+            match recount {
+                Some(recount) => recount.freeze(|saved| self.hand_over(saved.as_ref())),
+                None => self.hand_over(None),
             }
-            tracing::info!(ve = %self.ve, "handing over");
-            // What waits at the gate was not begun: the kernel sends it to the successor.
-            std::process::exit(HAND_OVER)
         });
         handed_over.unwrap_or_else(|| {
             let seconds = HAND_OVER_PATIENCE.as_secs();
@@ -293,12 +310,28 @@ impl VeService {
     }
 }
 
+impl VeService {
+    /// Commits and ends; returns only where that failed. What waits at the gate was not begun: the kernel sends it to the
+    /// successor.
+    fn hand_over(&self, recount: Option<&Saved>) -> Reply {
+        if let Err(error) = self.engine.commit() {
+            return failed(ErrorKind::Store, error.to_string());
+        }
+        if let Some(saved) = recount {
+            self.journal.keep_recount(saved, true);
+        }
+        tracing::info!(ve = %self.ve, "handing over");
+        std::process::exit(HAND_OVER)
+    }
+}
+
 impl Service for VeService {
     fn handle(&self, request: Request, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
         match request {
             Request::Status => self.status(),
             Request::Stop { lazy } => self.stop(lazy),
             Request::Check { repair } => self.check(repair, progress),
+            Request::Recount { go_on } => self.stop_or_resume(go_on),
             Request::Upgrade => self.upgrade(),
             other => engine_reply(&self.engine, other).unwrap_or_else(|| {
                 failed(

@@ -1,7 +1,8 @@
 //! Recounts of the VE in service: a check that an administrator asked for, and the recount after a loss of power.
 //!
-//! Both can be stopped, and one that was stopped starts anew: a check when the client leaves, the recount after a crash when
-//! the mount goes; the store then says that the next mount is to do it.
+//! A check ends when the client leaves. The recount after a crash can be stopped, and goes on where it was: when it is told to,
+//! or with the daemon that follows one which ended the mount or handed over ([`crate::recount::saved`]). While it is stopped
+//! it follows all changes.
 //!
 //! The recount after a crash takes at most a quarter of the time of one CPU and of the disk: after each thousand inodes it
 //! sleeps three times as long as they took. One that fails is tried again, at growing intervals.
@@ -15,7 +16,7 @@ use quota::{Inodes, Standing};
 
 use super::{VeService, count, failed};
 use crate::control::{CheckReport, Difference, ErrorKind, Progress, Reply, protocol};
-use crate::recount::Counted;
+use crate::recount::{Counted, Recount};
 
 /// Sleep of the recount after a crash in relation to its work.
 const REST: u32 = 3;
@@ -34,13 +35,21 @@ impl VeService {
     /// Recounts while the guest works, and compares; with `repair` the totals are replaced by what was counted. Stops when
     /// `progress` says so.
     pub(super) fn check(&self, repair: bool, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
-        let reply = self.count(repair, &mut |now| {
+        let Some(recount) = self.fs.accounting().begin_recount(repair) else {
+            let why = format!(
+                "a recount is under way already: wait for it, or let it go on with 'simfs check {} --resume'",
+                self.ve
+            );
+            return failed(ErrorKind::Busy, why);
+        };
+        let reply = self.count(&recount, &mut |now| {
             let mut state = self.progress.lock();
             state.checking = Some(now);
             let ends = state.counting_ends;
             drop(state);
             !ends && progress(now)
         });
+        self.fs.accounting().end_recount();
         self.progress.lock().checking = None;
         if matches!(reply, Reply::Error(_)) && self.is_ending() {
             return failed(
@@ -105,6 +114,7 @@ impl VeService {
         }
         let mut now = self.progress.lock();
         now.recovering = None;
+        now.is_stopped = false;
         now.recovery_error = None;
     }
 
@@ -113,13 +123,23 @@ impl VeService {
             // A check with --repair did it.
             return Ok(());
         }
+        let accounting = self.fs.accounting();
+        let begun = self.resumable.lock().take();
+        let Some(recount) = begun.or_else(|| accounting.begin_recount(true)) else {
+            return Err("a check is under way".to_owned());
+        };
         let mut worked = Instant::now();
-        let counted = self.count(true, &mut |now| {
+        let counted = self.count(&recount, &mut |now| {
             self.progress.lock().recovering = Some(now);
             let ends = self.ends_within(rest_after(worked.elapsed()));
             worked = Instant::now();
             !ends
         });
+        if !matches!(counted, Reply::Checked(_)) && self.is_ending() {
+            // Followed until the last change is accounted, and kept for the next daemon.
+            return Err("the mount ends".to_owned());
+        }
+        accounting.end_recount();
         let inodes = match counted {
             Reply::Checked(report) => report.inodes_seen,
             Reply::Error(error) => return Err(error.to_string()),
@@ -136,29 +156,41 @@ impl VeService {
         self.progress.lock().counting_ends
     }
 
-    /// Waits; true as soon as the mount is gone.
+    /// Waits, and then as long as the recount is stopped; true as soon as the mount is gone.
     fn ends_within(&self, pause: Duration) -> bool {
         let end = Instant::now() + pause;
         let mut now = self.progress.lock();
-        while !now.counting_ends && Instant::now() < end {
-            self.gone.wait_until(&mut now, end);
+        while !now.counting_ends && (now.is_stopped || Instant::now() < end) {
+            if now.is_stopped {
+                self.gone.wait(&mut now);
+            } else {
+                self.gone.wait_until(&mut now, end);
+            }
         }
         now.counting_ends
     }
 
-    fn count(&self, repair: bool, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
+    /// Stops the recount after a crash between two looks, or has it go on.
+    pub(super) fn stop_or_resume(&self, go_on: bool) -> Reply {
+        let mut now = self.progress.lock();
+        if now.recovering.is_none() {
+            let why = "no recount after a crash is under way: see 'simfs status'";
+            return failed(ErrorKind::Invalid, why.into());
+        }
+        let changed = now.is_stopped == go_on;
+        now.is_stopped = !go_on;
+        drop(now);
+        self.gone.notify_all();
+        tracing::info!(ve = %self.ve, go_on, changed, "the recount is stopped or goes on");
+        Reply::Done { changed }
+    }
+
+    fn count(&self, recount: &Recount, progress: &mut dyn FnMut(Progress) -> bool) -> Reply {
         let estimate = match self.engine.account(quota::Subject::Ve) {
             Ok(account) => account.usage.inodes,
             Err(error) => return failed(ErrorKind::Store, error.to_string()),
         };
-        let accounting = self.fs.accounting();
-        let Some(recount) = accounting.begin_recount(repair) else {
-            return failed(
-                ErrorKind::Busy,
-                "a recount is under way already; wait for it".into(),
-            );
-        };
-        let walked = self.fs.recount(&recount, &mut |seen| {
+        let walked = self.fs.recount(recount, &mut |seen| {
             progress(Progress {
                 done: Inodes::new(seen),
                 total_estimate: estimate,
@@ -169,11 +201,10 @@ impl VeService {
         }
         let outcome = walked.map_err(|error| error.to_string()).and_then(|()| {
             recount.finish(|counted| {
-                self.compare(counted, repair)
+                self.compare(counted, recount.repairs())
                     .map_err(|error| error.to_string())
             })
         });
-        accounting.end_recount();
         match outcome {
             Ok(report) => Reply::Checked(report),
             Err(error) => failed(ErrorKind::System, format!("the recount failed: {error}")),

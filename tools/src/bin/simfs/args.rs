@@ -89,6 +89,12 @@ pub(crate) struct CheckArgs {
     /// Replace wrong totals by what was counted.
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Stop the recount that runs after a crash; usage may be wrong until it is resumed.
+    #[arg(long, conflicts_with_all = ["repair", "json", "resume"])]
+    pub(crate) stop: bool,
+    /// Have that recount go on where it was stopped.
+    #[arg(long, conflicts_with_all = ["repair", "json"])]
+    pub(crate) resume: bool,
     /// JSON; space in bytes.
     #[arg(long)]
     pub(crate) json: bool,

@@ -12,10 +12,13 @@ use simfs_tools::recount::recount;
 use simfs_tools::report::{complain, counted, json, kind_and_id, kind_word, print};
 use simfs_tools::ve_handle::{VeError, VeHandle};
 
-use crate::Outcome;
 use crate::args::CheckArgs;
+use crate::{Outcome, failed};
 
 pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
+    if args.stop || args.resume {
+        return stop_or_resume(paths, ve, args.resume);
+    }
     let mut bar = Bar::new(format!("VE {ve}: checking"));
     let (mut handle, mended) = open(paths, ve, args.repair)?;
     let mut report = match ask(&mut handle, args.repair, &mut bar)? {
@@ -37,6 +40,18 @@ pub(crate) fn run(paths: &Paths, ve: VeId, args: &CheckArgs) -> Outcome {
         (false, true) => SimfsExit::Failed,
         (false, false) => SimfsExit::Differs,
     })
+}
+
+/// Stops the recount of a mounted VE after a crash, or has it go on.
+fn stop_or_resume(paths: &Paths, ve: VeId, go_on: bool) -> Outcome {
+    let mut handle = VeHandle::open(paths, ve).map_err(failed)?;
+    if handle.stored().is_some() {
+        return Err(failed(
+            "not mounted: a recount that is due runs from the next mount on",
+        ));
+    }
+    let _was_otherwise = handle.order(&Request::Recount { go_on }).map_err(failed)?;
+    Ok(SimfsExit::Ok)
 }
 
 /// The VE's accounts, and whether their store had to be mended for that.
