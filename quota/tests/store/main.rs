@@ -13,6 +13,7 @@ mod copy;
 mod crash;
 mod damage;
 mod disk;
+mod formats;
 mod full;
 mod fuzz;
 mod hang;
