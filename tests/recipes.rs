@@ -171,6 +171,21 @@ fn mount_and_fstab() {
     let unknown = format!("{helper}mount -t simfs 102 {}", ve.root().display());
     let refused = on_a_host(&ve, &unknown).expect(32);
     assert!(refused.stderr.contains("vzquota init 102"), "{refused:?}");
+    // Flags of a root in use are changed without the helper; asked for more, the helper says so.
+    let mounted = format!(
+        "{helper}mount -t simfs {} {root}\n",
+        Ve::ID,
+        root = ve.root().display()
+    );
+    let script = format!(
+        "{mounted}mount -o remount,bind,ro {root}\n! touch {root}/file || exit 9\n\
+         mount -o remount,bind,rw {root}\ntouch {root}/file\n\
+         mount -t simfs {} {root} -o remount,ro || true\numount {root}\n",
+        Ve::ID,
+        root = ve.root().display(),
+    );
+    let shown = on_a_host(&ve, &script).ok();
+    assert!(shown.stderr.contains("remount,bind,ro"), "{shown:?}");
 }
 
 #[test]

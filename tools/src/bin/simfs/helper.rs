@@ -90,6 +90,16 @@ fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
     let ve = parse_ve(&call.source)
         .map_err(|error| Failure::new(MountHelperExit::Usage, error.to_string()))?;
     let about = |failure: Failure<_>| failure.about(format_args!("VE {ve}"));
+    if is_remount(&call.options) {
+        let place = call.mountpoint.display();
+        return Err(about(Failure::new(
+            MountHelperExit::Usage,
+            format!(
+                "remount: what was given at the mount stays; 'mount -o remount,bind,ro {place}' changes flags (ro rw dev nodev \
+                 suid nosuid exec noexec), unmounting and mounting everything else"
+            ),
+        )));
+    }
     let options = MountOptions::parse(&call.options.join(","))
         .map_err(|error| about(Failure::new(MountHelperExit::Usage, error.to_string())))?;
     let paths = Paths::open(None)
@@ -117,6 +127,11 @@ fn run(call: &Call) -> Result<(), Failure<MountHelperExit>> {
     } else {
         start(plan).map_err(failed)
     }
+}
+
+fn is_remount(options: &[String]) -> bool {
+    let mut single = options.iter().flat_map(|options| options.split(','));
+    single.any(|option| option.trim() == "remount")
 }
 
 /// Whether something is mounted at this place and the VE's own daemon says that it serves it. One that was just unmounted
@@ -149,6 +164,20 @@ mod tests {
         assert_eq!(call.options, ["rw,noatime"]);
         assert!(call.fake);
         assert_eq!(parsed("-orw 101 /mnt -o ro").unwrap().options, ["rw", "ro"]);
+    }
+
+    #[test]
+    fn a_remount_is_refused_with_what_to_do_instead() {
+        for options in ["remount,ro", "rw, remount", "remount"] {
+            let call = Call::try_parse_from(["mount.simfs", "101", "/mnt", "-o", options]).unwrap();
+            let failure = run(&call).unwrap_err();
+            assert_eq!(failure.exit, MountHelperExit::Usage);
+            assert!(
+                failure.message.contains("remount,bind,ro /mnt"),
+                "{options}"
+            );
+        }
+        assert!(!is_remount(&["ro,x-remount".to_owned()]));
     }
 
     #[test]

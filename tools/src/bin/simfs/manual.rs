@@ -59,7 +59,7 @@ fn mount_options() -> Vec<Part> {
         .collect();
     parts.push(Part::text(
         "Options that concern others, such as defaults, nofail, _netdev, user and x-*, are accepted. A later option \
-         overrides an earlier one.",
+         overrides an earlier one. 'remount' is refused; 'mount -o remount,bind,ro MOUNTPOINT' changes flags of a root in use.",
     ));
     parts
 }
