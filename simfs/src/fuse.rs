@@ -1,6 +1,8 @@
 //! The adapter to the FUSE protocol: convert, call [`Fs`], reply. With `fuse/` the only place that names `fuser`.
 //!
 //! Every number, name and size in a request is a guest's: what cannot be converted is refused here, once.
+//!
+//! Longer than other files: the protocol is one trait, whose implementation stands in one place.
 
 mod backing;
 pub mod convert;
