@@ -1,13 +1,16 @@
 //! Quota tools at work while the daemon is replaced or dies.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{answers, debian};
 use crate::harness::Ve;
-use crate::harness::command::eventually;
+use crate::harness::command::within;
 use crate::harness::container::Guest;
 use crate::harness::{crash, i386};
 
+/// For a round of tools whose orders wait for a busy disk.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the daemon goes.
 const ENDS: u32 = 3;
 
@@ -44,7 +47,7 @@ fn tools_go_on(happens: impl Fn(&Ve)) {
         let inside = scope.spawn(|| answers(&guest, "loop", &[("loop", LOOP)]));
         for _ in 0..ENDS {
             let before = rounds(&ve.path("srv/rounds"));
-            eventually("the tools work", || {
+            within(PATIENCE, "the tools work", || {
                 let now = rounds(&ve.path("srv/rounds"));
                 (now > before).then_some(()).ok_or(format!("{now} rounds"))
             });
@@ -102,7 +105,7 @@ fn memory_on_the_ves_own_mount_outlasts_the_daemon() {
     let rows = [("calls", FORGET_AND_CALL)];
     let called = std::thread::scope(|scope| {
         let inside = scope.spawn(|| answers(&Guest::new(&ve, "crun"), "own", &rows));
-        eventually("the container runs", || {
+        within(PATIENCE, "the container runs", || {
             let runs = ve.path("srv/working").exists();
             runs.then_some(()).ok_or("not yet".into())
         });

@@ -2,13 +2,16 @@
 
 use std::os::linux::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{answers, debian};
-use crate::harness::command::eventually;
+use crate::harness::command::within;
 use crate::harness::container::Guest;
 
+/// For the start of a container on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Processes that make the calls, and rounds of each; in a round a child is killed in the middle of its calls.
 const FLOOD: &str = r#"#!/usr/bin/perl
 my $data = "\0" x 200;
@@ -78,7 +81,7 @@ fn a_flood_in_one_ve_is_nothing_to_another() {
     let (flood, shown) = std::thread::scope(|scope| {
         let enough = Enough(hostile.path("srv/enough"));
         let flood = scope.spawn(|| answers(&Guest::new(&hostile, "crun"), "flood", &rows));
-        eventually("the flood has begun", || {
+        within(PATIENCE, "the flood has begun", || {
             let begun = hostile.path("srv/started").exists();
             begun.then_some(()).ok_or("not yet".into())
         });
