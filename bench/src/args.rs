@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Recovery(RecoveryArgs),
     /// Replace daemons under guests: how long these wait.
     Takeover(TakeoverArgs),
+    /// Make VEs from templates: how long against copying and unpacking the same files.
+    Create(CreateArgs),
     /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
     #[command(hide = true)]
     Work(WorkArgs),
@@ -161,6 +163,25 @@ pub(crate) struct TakeoverArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// Where takeover.md, takeover.csv and takeover.svg are recorded.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `create`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// A root directory, such as debootstrap makes.
+    pub(crate) template: PathBuf,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: u32,
+    /// Program vzctl, and those that it calls.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where images of the file systems are made (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where create.md and create.csv are recorded.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod backing;
+mod create;
 mod crowd;
 mod density;
 mod host;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Scale(args) => scale::scale(&args),
         Command::Recovery(args) => recovery::recovery(&args),
         Command::Takeover(args) => takeover::takeover(&args),
+        Command::Create(args) => create::create(&args),
         Command::Work(args) => worker::work(&args),
         Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
     };

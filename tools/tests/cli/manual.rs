@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use simfs_tools::absent;
 use simfs_tools::exit::{Exit, MountHelperExit, SimfsExit, VzctlExit, VzlistExit, VzquotaExit};
 use simfs_tools::keys::KEYS;
 use simfs_tools::setting::SETTINGS;
@@ -297,6 +298,49 @@ fn offered(host: &Host, program: &str, line: &[&str]) -> Vec<String> {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     text.split(['\n', '\u{b}']).map(str::to_owned).collect()
+}
+
+#[test]
+fn shells_are_offered_every_option_of_every_command() {
+    let host = Host::new();
+    for (program, name) in [
+        (SIMFS, "simfs"),
+        (VZQUOTA, "vzquota"),
+        (VZCTL, "vzctl"),
+        (VZLIST, "vzlist"),
+        (VZPKG, "vzpkg"),
+    ] {
+        let top = host.run(program, &["--help"]).out;
+        let mut calls: Vec<Vec<String>> = commands(&top).into_iter().map(|sub| vec![sub]).collect();
+        calls.push(Vec::new());
+        for call in calls {
+            let words: Vec<&str> = call.iter().map(String::as_str).collect();
+            let help = host.run(program, &[&words[..], &["--help"]].concat()).out;
+            let offered = offered(&host, program, &[&[name], &words[..], &["--"]].concat());
+            for option in options(&help).iter().filter(|word| word.starts_with("--")) {
+                let is_there = offered
+                    .iter()
+                    .any(|word| word.trim_end_matches('=') == option);
+                assert!(is_there, "{name} {call:?}: {option} is not in {offered:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_absent_is_in_the_page() {
+    for (name, lists) in [
+        ("vzctl.8", &[absent::COMMANDS, absent::OPTIONS][..]),
+        ("vzlist.8", &[absent::COLUMNS]),
+    ] {
+        let program = if name == "vzctl.8" { VZCTL } else { VZLIST };
+        let page = page(program, name);
+        let part = page.split(".SH \"NOT SUPPORTED\"").nth(1).unwrap();
+        for absent in lists.iter().flat_map(|list| list.iter()) {
+            let is_there = |word: &&str| part.contains(word);
+            assert!(absent.names.iter().all(is_there), "{:?}", absent.names);
+        }
+    }
 }
 
 #[test]

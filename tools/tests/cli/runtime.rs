@@ -121,6 +121,24 @@ fn bad_input_ends_with_the_code_of_the_table_and_changes_nothing() {
 }
 
 #[test]
+fn columns_of_openvz_that_are_absent_say_why() {
+    let host = host();
+    for (line, code, what) in [
+        ("-o ctid,uptime", 21, "'uptime': not supported: "),
+        ("-s laverage", 21, "'laverage': not supported: "),
+        ("-o nonsense", 21, "vzlist -L"),
+    ] {
+        let ended = vzlist(&host, line);
+        assert_eq!(
+            (ended.code, ended.err.lines().count()),
+            (code, 1),
+            "{ended:?}"
+        );
+        assert!(ended.err.contains(what), "vzlist {line}: {ended:?}");
+    }
+}
+
+#[test]
 fn a_ve_is_made_listed_changed_and_removed() {
     let host = host();
     ok(&vzctl(
