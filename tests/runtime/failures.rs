@@ -11,7 +11,7 @@ use super::groups::group;
 use crate::harness::command::{eventually, finish};
 
 /// Programs that stand before the host's in the search path.
-fn put_program(dir: &Path, name: &str, script: &str) {
+pub(super) fn put_program(dir: &Path, name: &str, script: &str) {
     std::fs::create_dir_all(dir).expect("programs");
     let path = dir.join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a program");
@@ -251,45 +251,5 @@ fn create_succeeds_after_a_failure_at_any_step() {
         host.vzctl(&["destroy", "101"]).ok();
     }
     std::fs::remove_dir_all(host.path("programs")).expect("programs");
-    host.assert_nothing_left();
-}
-
-/// How many VEs run side by side.
-fn many() -> u32 {
-    let number = std::env::var("SIMFS_MANY_VES").ok();
-    number.map_or(8, |number| number.parse().expect("SIMFS_MANY_VES"))
-}
-
-#[test]
-fn many_ves_live_side_by_side() {
-    let Some(host) = Host::small("crun") else {
-        return;
-    };
-    let names: Vec<String> = (0..many())
-        .map(|number| (1000 + number).to_string())
-        .collect();
-    let halves = names.chunks(names.len().div_ceil(2));
-    let at_once = |work: &(dyn Fn(&str) + Sync)| {
-        std::thread::scope(|scope| {
-            for half in halves.clone() {
-                scope.spawn(move || half.iter().for_each(|name| work(name)));
-            }
-        });
-    };
-    at_once(&|ve| {
-        host.create(ve, &["--diskspace", "20M"]).ok();
-        host.vzctl(&["start", ve]).ok();
-        host.exec(ve, &format!("echo {ve} > /mark")).ok();
-    });
-    // A list of those that run asks no runtime.
-    put_program(&host.path("programs"), "crun", "exit 1");
-    let running = host.vzlist(&["-H", "-o", "ctid,status"]).ok().stdout;
-    assert_eq!(running.matches("running").count(), names.len());
-    std::fs::remove_dir_all(host.path("programs")).expect("programs");
-    at_once(&|ve| {
-        assert_eq!(host.exec(ve, "cat /mark").ok().stdout.trim(), ve);
-        host.vzctl(&["stop", ve, "--fast"]).ok();
-        host.vzctl(&["destroy", ve]).ok();
-    });
     host.assert_nothing_left();
 }

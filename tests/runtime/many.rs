@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::Host;
 use super::boot::boot;
+use super::failures::put_program;
 
-/// How many; `SIMFS_TEST_VES` says another number.
+/// How many; `SIMFS_MANY_VES` says another number.
 fn count() -> u32 {
-    let given = std::env::var("SIMFS_TEST_VES").ok();
-    given.map_or(20, |text| text.parse().expect("SIMFS_TEST_VES: a number"))
+    let given = std::env::var("SIMFS_MANY_VES").ok();
+    given.map_or(20, |text| text.parse().expect("SIMFS_MANY_VES: a number"))
 }
 
 // S58: all of an order side by side, order after order; each has its own counters, and nothing is left of any.
@@ -78,6 +79,11 @@ fn many_ves_are_started_listed_and_stopped() {
         let held: u64 = row[3].parse().expect("a number");
         assert!(held > 0, "{listed}");
     }
+    // A list of those that run asks no runtime.
+    put_program(&host.path("programs"), "crun", "exit 1");
+    let running = host.vzlist(&["-H", "-o", "ctid,status"]).ok().stdout;
+    assert_eq!(running.matches("running").count(), ves.len(), "{running}");
+    std::fs::remove_dir_all(host.path("programs")).expect("programs");
     let counters = host.vzctl(&["ubc"]).ok().stdout;
     let counted: BTreeSet<&str> = counters
         .lines()
