@@ -100,11 +100,12 @@ pub(crate) fn create(args: &CreateArgs) -> Result<()> {
                 spread.high
             )?;
         }
-    }
-    if let Some(out) = &args.out {
-        fs::create_dir_all(out)?;
-        fs::write(out.join("create.md"), &table)?;
-        fs::write(out.join("create.csv"), csv)?;
+        // What is done stays, whatever happens to the rest.
+        if let Some(out) = &args.out {
+            fs::create_dir_all(out)?;
+            fs::write(out.join("create.md"), &table)?;
+            fs::write(out.join("create.csv"), &csv)?;
+        }
     }
     report::say(&table)
 }
