@@ -156,7 +156,7 @@ impl Bench {
     }
 
     fn wait_for_listeners(&self, count: usize) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let open = self.service.as_ref().unwrap().listener_count();
             if open == count {
