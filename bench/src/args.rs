@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Takeover(TakeoverArgs),
     /// Make VEs from templates: how long against copying and unpacking the same files.
     Create(CreateArgs),
+    /// Saturate one VE: how long the guest of another one waits.
+    Neighbour(NeighbourArgs),
     /// Run one workload in one directory (used by the others, so that a stuck one can be killed).
     #[command(hide = true)]
     Work(WorkArgs),
@@ -182,6 +184,23 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// Where create.md and create.csv are recorded.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `neighbour`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NeighbourArgs {
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Programs simfs and vzquota.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the VEs are made (default: the temporary directory).
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where neighbour.md is recorded.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }

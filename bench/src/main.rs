@@ -12,6 +12,7 @@ mod density;
 mod host;
 mod interrupt;
 mod measure;
+mod neighbour;
 mod peer;
 mod programs;
 mod recovery;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Recovery(args) => recovery::recovery(&args),
         Command::Takeover(args) => takeover::takeover(&args),
         Command::Create(args) => create::create(&args),
+        Command::Neighbour(args) => neighbour::neighbour(&args),
         Command::Work(args) => worker::work(&args),
         Command::Floor { mountpoint } => peer::floor::serve(&mountpoint),
     };

@@ -13,6 +13,7 @@ mod names;
 mod packages;
 mod pattern;
 mod read_write;
+mod shared;
 mod sqlite;
 mod tree;
 
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<Box<dyn Workload>> {
     for data in data::Data::all() {
         all.push(Box::new(data));
     }
+    all.push(Box::new(shared::Shared));
     all.push(Box::new(read_write::ReadWrite));
     all.push(Box::new(mapped::Mapped));
     all.push(Box::new(appends::Appends));
