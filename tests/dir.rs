@@ -128,6 +128,26 @@ fn a_removed_directory_is_empty() {
     let held = open(ve.path("dir"), OFlags::RDONLY).unwrap();
     std::fs::remove_dir(ve.path("dir")).unwrap();
     assert_eq!(Dir::read_from(&held).unwrap().count(), 0);
+    rustix::fs::fsync(&held).unwrap();
     let new = rustix::fs::openat(&held, "x", OFlags::CREATE, rustix::fs::Mode::RWXU);
     assert_eq!(new.map(drop), Err(rustix::io::Errno::NOENT));
+}
+
+/// The number of a removed directory, used again under somebody who has it open, would make errors of all his calls.
+#[test]
+fn a_removed_directory_stays_what_it_was() {
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    mkdir(ve.path("dir")).unwrap();
+    let held = open(ve.path("dir"), OFlags::RDONLY).unwrap();
+    let before = rustix::fs::fstat(&held).unwrap();
+    std::fs::remove_dir(ve.path("dir")).unwrap();
+    for name in 0..50 {
+        mkdir(ve.path(format!("new-{name}"))).unwrap();
+        let new = crate::harness::files::stat(ve.path(format!("new-{name}"))).unwrap();
+        assert_ne!(new.st_ino, before.st_ino);
+    }
+    let after = rustix::fs::fstat(&held).unwrap();
+    assert_eq!((after.st_ino, after.st_nlink), (before.st_ino, 0));
 }

@@ -18,12 +18,14 @@ mod close;
 pub mod data;
 pub mod dir;
 pub mod ioctl;
+mod listings;
 pub mod namespace;
 mod pin;
 pub mod policy;
 #[cfg(test)]
 mod random;
 pub mod recount;
+mod removed;
 mod rename;
 pub mod resume;
 #[cfg(test)]
@@ -45,7 +47,7 @@ use quota::StatfsView;
 use crate::accounting::{Accounting, Caller};
 use crate::descriptors::Descriptors;
 use crate::error::{FsError, FsResult};
-use crate::handle::{Handles, OpenDir, OpenFile};
+use crate::handle::Handles;
 use crate::host_faults::HostFaults;
 use crate::keeper::Depository;
 use crate::node::{Found, Node, NodeId, Nodes};
@@ -57,6 +59,8 @@ use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{Stat, stat_at, stat_fd};
 
 use absent::Absent;
+use listings::Listings;
+use removed::Removed;
 
 /// `st_ino` of the root: what quota tools expect of the root of an ext4 file system.
 pub const ROOT_INO: u64 = 2;
@@ -81,8 +85,9 @@ pub trait KernelView: Send + Sync + std::fmt::Debug {
 pub struct Fs {
     area: Arc<PrivateArea>,
     nodes: Arc<Nodes>,
-    files: Handles<OpenFile>,
-    dirs: Handles<OpenDir>,
+    files: Handles,
+    listings: Listings,
+    removed: Removed,
     accounting: Accounting,
     /// Set once the kernel has agreed to it.
     passthrough: AtomicBool,
@@ -129,7 +134,8 @@ impl Fs {
             area,
             nodes,
             files: Handles::new(shared.clone()),
-            dirs: Handles::new(shared.clone()),
+            listings: Listings::default(),
+            removed: Removed::default(),
             accounting,
             passthrough: AtomicBool::new(settings.passthrough),
             faults: HostFaults::default(),
@@ -181,9 +187,9 @@ impl Fs {
         &self.nodes
     }
 
-    /// Open files and open directories.
-    pub fn open_counts(&self) -> (usize, usize) {
-        (self.files.len(), self.dirs.len())
+    /// How many files are open.
+    pub fn open_count(&self) -> usize {
+        self.files.len()
     }
 
     /// The number that `st_ino` shows.
@@ -236,9 +242,6 @@ impl Fs {
     pub fn close_all(&self) {
         for handle in self.files.ids() {
             let _ = self.release(handle);
-        }
-        for handle in self.dirs.ids() {
-            let _ = self.releasedir(handle);
         }
     }
 

@@ -612,26 +612,17 @@ impl Filesystem for Adapter {
         self.done(self.fs.fsync(handle(fh), datasync), reply);
     }
 
-    fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let turn = match self.turn(req, opcode::OPENDIR, ino) {
-            Ok(turn) => turn,
-            Err(errno) => return reply.error(errno),
-        };
-        let call = self.fs.call(turn.caller(), turn.flight());
-        match self.fs.opendir(call, node(ino)) {
-            Ok(id) => {
-                let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                reply.opened(FileHandle(id.get()), flags);
-            }
-            Err(error) => reply.error(self.errno(&error)),
-        }
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        // Said once: from then on the kernel opens and closes directories without asking, keeps their listings, and asks by
+        // inode for what it has not (Linux 5.1).
+        reply.error(Errno::ENOSYS);
     }
 
     fn readdir(
         &self,
         req: &Request,
         ino: INodeNo,
-        fh: FileHandle,
+        _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
@@ -639,7 +630,7 @@ impl Filesystem for Adapter {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
-        let result = self.fs.readdir(handle(fh), offset, &mut |listed| {
+        let result = self.fs.readdir(node(ino), offset, &mut |listed| {
             let kind = convert::kind(listed.kind);
             reply.add(INodeNo(listed.ino), listed.position, kind, listed.name)
         });
@@ -653,7 +644,7 @@ impl Filesystem for Adapter {
         &self,
         req: &Request,
         ino: INodeNo,
-        fh: FileHandle,
+        _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
@@ -664,7 +655,7 @@ impl Filesystem for Adapter {
         let call = self.fs.call(turn.caller(), turn.flight());
         let result = self
             .fs
-            .readdirplus(call, handle(fh), offset, &mut |listed, entry| {
+            .readdirplus(call, node(ino), offset, &mut |listed, entry| {
                 let (attr, generation, ttl) = match entry {
                     Some(Entry { node, stat }) => (
                         attributes(node.id().get(), stat),
@@ -690,27 +681,12 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(
-        &self,
-        req: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        let _turn = match self.turn(req, opcode::RELEASEDIR, ino) {
-            Ok(turn) => turn,
-            Err(errno) => return reply.error(errno),
-        };
-        self.done(self.fs.releasedir(handle(fh)), reply);
-    }
-
-    fn fsyncdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, req: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let _turn = match self.turn(req, opcode::FSYNCDIR, ino) {
             Ok(turn) => turn,
             Err(errno) => return reply.error(errno),
         };
-        self.done(self.fs.fsyncdir(handle(fh)), reply);
+        self.done(self.fs.fsyncdir(node(ino)), reply);
     }
 
     fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {

@@ -1,4 +1,4 @@
-//! Open files and directories by the number that the kernel was given.
+//! Open files by the number that the kernel was given. Directories it opens without asking.
 //!
 //! Numbers count up and are never reused while the mount lives, so a late request names nothing else. A file that is
 //! read by passthrough needs no descriptor here; one is opened on first use. Of each there is a record in
@@ -17,9 +17,8 @@ use crate::error::{FsError, FsResult};
 use crate::fs::policy::{Access, IoMode};
 use crate::node::{Node, NodeId};
 use crate::shared::{Found, HandleRoom, Place, Shared};
-use crate::sys::dirent::DirStream;
 
-/// Number by which the kernel names an open file or directory.
+/// Number by which the kernel names an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HandleId(u64);
 
@@ -80,6 +79,16 @@ impl OpenFile {
         self.changed.load(Ordering::Relaxed)
     }
 
+    fn kept(&self) -> Kept {
+        Kept {
+            access: self.access,
+            direct: self.direct,
+            passthrough: self.passthrough,
+            appends: self.appends,
+            sync: self.sync,
+        }
+    }
+
     /// How it does its I/O.
     pub fn mode(&self) -> IoMode {
         match (self.passthrough, self.direct) {
@@ -90,85 +99,47 @@ impl OpenFile {
     }
 }
 
-/// An open directory: one stream of the backing directory.
-#[derive(Debug)]
-pub struct OpenDir {
-    /// What is open.
-    pub node: Arc<Node>,
-    /// `None` for a directory that was removed.
-    pub stream: Option<Mutex<DirStream>>,
-}
-
-/// What a successor must know of an open file or directory.
+/// What a successor must know of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// A file.
-    File {
-        /// What for.
-        access: Access,
-        /// Whether its writes pass the kernel's cache by.
-        direct: bool,
-        /// Whether the kernel reads from the backing file by itself.
-        passthrough: bool,
-        /// Whether its file could be opened for appending only.
-        appends: bool,
-        /// Whether each change is to be on the disk before it is answered.
-        sync: bool,
-    },
-    /// A directory.
-    Dir {
-        /// Whether it was there when it was opened.
-        present: bool,
-    },
+pub struct Kept {
+    /// What for.
+    pub access: Access,
+    /// Whether its writes pass the kernel's cache by.
+    pub direct: bool,
+    /// Whether the kernel reads from the backing file by itself.
+    pub passthrough: bool,
+    /// Whether its file could be opened for appending only.
+    pub appends: bool,
+    /// Whether each change is to be on the disk before it is answered.
+    pub sync: bool,
 }
 
 impl Kept {
     const FILE: u64 = 1;
-    const DIR: u64 = 2;
 
     fn to_word(self) -> u64 {
-        match self {
-            Self::File {
-                access,
-                direct,
-                passthrough,
-                appends,
-                sync,
-            } => {
-                let access = match access {
-                    Access::Read => 0,
-                    Access::Write => 1,
-                    Access::ReadWrite => 2,
-                };
-                let bits = [direct, passthrough, appends, sync].map(u64::from);
-                Self::FILE
-                    | access << 8
-                    | bits[0] << 16
-                    | bits[1] << 17
-                    | bits[2] << 18
-                    | bits[3] << 19
-            }
-            Self::Dir { present } => Self::DIR | u64::from(present) << 8,
-        }
+        let access = match self.access {
+            Access::Read => 0,
+            Access::Write => 1,
+            Access::ReadWrite => 2,
+        };
+        let bits = [self.direct, self.passthrough, self.appends, self.sync].map(u64::from);
+        Self::FILE | access << 8 | bits[0] << 16 | bits[1] << 17 | bits[2] << 18 | bits[3] << 19
     }
 
     fn from_word(word: u64) -> Option<Self> {
         let bit = |bit: u32| word >> bit & 1 == 1;
-        let kept = match word & 0xff {
-            Self::FILE => Self::File {
-                access: match word >> 8 & 0xff {
-                    0 => Access::Read,
-                    1 => Access::Write,
-                    2 => Access::ReadWrite,
-                    _ => return None,
-                },
-                direct: bit(16),
-                passthrough: bit(17),
-                appends: bit(18),
-                sync: bit(19),
+        let kept = Self {
+            access: match word >> 8 & 0xff {
+                0 => Access::Read,
+                1 => Access::Write,
+                2 => Access::ReadWrite,
+                _ => return None,
             },
-            Self::DIR => Self::Dir { present: bit(8) },
-            _ => return None,
+            direct: bit(16),
+            passthrough: bit(17),
+            appends: bit(18),
+            sync: bit(19),
         };
         (kept.to_word() == word).then_some(kept)
     }
@@ -181,50 +152,14 @@ impl Kept {
     }
 }
 
-/// What can be open.
-pub trait Open {
-    /// What is open.
-    fn node(&self) -> &Node;
-    /// What a successor must know of it.
-    fn kept(&self) -> Kept;
-}
-
-impl Open for OpenFile {
-    fn node(&self) -> &Node {
-        &self.node
-    }
-
-    fn kept(&self) -> Kept {
-        Kept::File {
-            access: self.access,
-            direct: self.direct,
-            passthrough: self.passthrough,
-            appends: self.appends,
-            sync: self.sync,
-        }
-    }
-}
-
-impl Open for OpenDir {
-    fn node(&self) -> &Node {
-        &self.node
-    }
-
-    fn kept(&self) -> Kept {
-        Kept::Dir {
-            present: self.stream.is_some(),
-        }
-    }
-}
-
-/// All that the guest has open, of one kind.
+/// All that the guest has open.
 #[derive(Debug)]
-pub struct Handles<T> {
+pub struct Handles {
     shared: Arc<Shared>,
-    table: DashMap<HandleId, (Arc<T>, Place)>,
+    table: DashMap<HandleId, (Arc<OpenFile>, Place)>,
 }
 
-impl<T: Open> Handles<T> {
+impl Handles {
     /// Nothing is open yet.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -246,19 +181,19 @@ impl<T: Open> Handles<T> {
     pub fn insert(
         &self,
         room: HandleRoom<'_>,
-        open: T,
+        open: OpenFile,
         announce: impl FnOnce(HandleId),
     ) -> HandleId {
         let id = self.shared.board().next_handle();
         announce(HandleId(id));
-        let payload = [open.node().id().get(), open.kept().to_word()];
+        let payload = [open.node.id().get(), open.kept().to_word()];
         let place = room.put(id, payload);
         self.table.insert(HandleId(id), (Arc::new(open), place));
         HandleId(id)
     }
 
     /// Adds one that a predecessor opened.
-    pub fn adopt(&self, id: HandleId, open: T, place: Place) {
+    pub fn adopt(&self, id: HandleId, open: OpenFile, place: Place) {
         self.table.insert(id, (Arc::new(open), place));
     }
 
@@ -266,7 +201,7 @@ impl<T: Open> Handles<T> {
     ///
     /// # Errors
     /// [`FsError::UnknownHandle`] for a number that is not open.
-    pub fn get(&self, id: HandleId) -> FsResult<Arc<T>> {
+    pub fn get(&self, id: HandleId) -> FsResult<Arc<OpenFile>> {
         match self.table.get(&id) {
             Some(entry) => Ok(entry.0.clone()),
             None => Err(FsError::UnknownHandle(id)),
@@ -275,7 +210,7 @@ impl<T: Open> Handles<T> {
 
     /// Takes a number out of use. Its record stays until the caller has undone what the opening did, so that a successor
     /// can do it if the caller cannot: see [`Self::forget`].
-    pub fn remove(&self, id: HandleId) -> Option<(Arc<T>, Place)> {
+    pub fn remove(&self, id: HandleId) -> Option<(Arc<OpenFile>, Place)> {
         self.table.remove(&id).map(|(_, entry)| entry)
     }
 
@@ -306,18 +241,17 @@ mod tests {
 
     #[test]
     fn what_is_kept_reads_back_and_nothing_else_does() {
-        let files = [Access::Read, Access::Write, Access::ReadWrite].map(|access| Kept::File {
+        let accesses = [Access::Read, Access::Write, Access::ReadWrite];
+        for kept in accesses.map(|access| Kept {
             access,
             direct: access.writes(),
             passthrough: access == Access::ReadWrite,
             appends: access == Access::Write,
             sync: access == Access::ReadWrite,
-        });
-        let dirs = [Kept::Dir { present: true }, Kept::Dir { present: false }];
-        for kept in files.into_iter().chain(dirs) {
+        }) {
             assert_eq!(Kept::from_word(kept.to_word()), Some(kept));
         }
-        for word in [0, 3, 1 | 3 << 8, 1 << 20 | 1, 2 | 2 << 8, u64::MAX] {
+        for word in [0, 2, 3, 1 | 3 << 8, 1 << 20 | 1, 2 | 1 << 8, u64::MAX] {
             assert_eq!(Kept::from_word(word), None, "{word:x}");
         }
     }

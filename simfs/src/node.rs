@@ -13,7 +13,8 @@
 //! 2. An inode number that was reused takes over the lookups of its predecessor: the kernel's FORGETs name only the
 //!    number, so only their sum is known. The table entry goes when the sum is zero.
 //! 3. [`State::charged`] is what the accounts hold for the inode; it changes only with the state locked.
-//! 4. An inode without a name is kept by a descriptor here ([`State::pin`]) as long as it is open, and no longer.
+//! 4. An inode without a name is kept by a descriptor here ([`State::pin`]) as long as it is open, and no longer; a few removed
+//!    directories as long as the kernel knows them ([`crate::fs`], `removed`).
 //!
 //! Lock order: `Node::state` of two nodes is taken in the order of their ids; then the quota engine's own locks. A shard
 //! of the table or of the descriptor cache is never held while a node's state is being locked. The records' own locks
@@ -81,7 +82,7 @@ pub struct State {
     pub presence: Presence,
     /// Handles and their common I/O mode; `None` while nobody has it open.
     pub open: Option<Box<OpenState>>,
-    /// Keeps an inode without a name in being while it is open.
+    /// Keeps an inode without a name in being while it is open, and the number of a removed directory from being used again.
     pub pin: Option<Arc<OwnedFd>>,
     /// The keeper's descriptor of the same, for a successor.
     pub deposit: Option<Deposit>,

@@ -21,11 +21,10 @@ use super::Fs;
 use super::backing::Backing;
 use super::policy::{BackingToken, OpenState};
 use crate::accounting::Caller;
-use crate::handle::{HandleId, Kept, OpenDir, OpenFile};
+use crate::handle::{HandleId, Kept, OpenFile};
 use crate::node::{Found, Node, NodeId, Presence, State};
 use crate::shared::{Hold, Inheritance, Place};
 use crate::sys::stat::{Stat, stat_fd};
-use crate::sys::{dirent, file};
 
 pub use pins::Pins;
 
@@ -34,11 +33,9 @@ pub use pins::Pins;
 pub struct Adopted {
     /// Files that are open.
     pub files: usize,
-    /// Directories that are open.
-    pub dirs: usize,
     /// Inodes without a name that are open.
     pub pinned: usize,
-    /// Files and directories that were open and cannot be found again.
+    /// Files that were open and cannot be found again.
     pub lost: usize,
     /// Records that were damaged.
     pub damaged: usize,
@@ -73,15 +70,11 @@ impl Fs {
             let node = Kept::of(record).and_then(|(id, node, kept)| {
                 let node = self.nodes.get(node).ok()?;
                 self.adopt_handle(id, &node, kept, record.place, &backings);
-                Some((node, kept))
+                Some(node)
             });
             match node {
-                Some((node, kept)) => {
-                    let count = match kept {
-                        Kept::File { .. } => &mut adopted.files,
-                        Kept::Dir { .. } => &mut adopted.dirs,
-                    };
-                    *count += 1;
+                Some(node) => {
+                    adopted.files += 1;
                     open.insert(node.id(), node);
                 }
                 None => {
@@ -151,69 +144,38 @@ impl Fs {
         place: Place,
         backings: &Backings,
     ) {
+        let Kept {
+            access,
+            direct,
+            passthrough,
+            appends,
+            sync,
+        } = kept;
         let mut state = node.state();
-        match kept {
-            Kept::File {
-                access,
-                direct,
-                passthrough,
-                appends,
-                sync,
-            } => {
-                let file = OpenFile {
-                    node: node.clone(),
-                    access,
-                    direct,
-                    passthrough,
-                    appends,
-                    sync,
-                    // Perhaps by the one that is dead.
-                    changed: AtomicBool::new(access.writes()),
-                    fd: Mutex::default(),
-                };
-                let mode = file.mode();
-                let open = state
-                    .open
-                    .get_or_insert_with(|| Box::new(OpenState::new(mode)));
-                open.mode = open.mode.max(mode);
-                open.handles = open.handles.saturating_add(1);
-                open.writers = open.writers.saturating_add(u32::from(access.writes()));
-                open.written |= access.writes();
-                open.mappers = open.mappers.saturating_add(u32::from(file.maps_backing()));
-                if passthrough {
-                    open.backing = backings.get(&node.id()).cloned();
-                }
-                self.files.adopt(id, file, place);
-            }
-            Kept::Dir { present } => {
-                let stream = if present {
-                    self.reopen_dir(node, &state)
-                } else {
-                    None
-                };
-                if stream.is_some() {
-                    let mode = super::policy::IoMode::Cached;
-                    let open = state
-                        .open
-                        .get_or_insert_with(|| Box::new(OpenState::new(mode)));
-                    open.handles = open.handles.saturating_add(1);
-                }
-                let dir = OpenDir {
-                    node: node.clone(),
-                    stream: stream.map(Mutex::new),
-                };
-                self.dirs.adopt(id, dir, place);
-            }
-        }
-    }
-
-    /// The kernel sends a position with each listing, so a new stream is as good as the old one.
-    fn reopen_dir(&self, node: &Node, state: &State) -> Option<dirent::DirStream> {
-        let path = match &state.pin {
-            Some(pin) => pin.clone(),
-            None => self.nodes.descriptor(node).ok()?,
+        let file = OpenFile {
+            node: node.clone(),
+            access,
+            direct,
+            passthrough,
+            appends,
+            sync,
+            // Perhaps by the one that is dead.
+            changed: AtomicBool::new(access.writes()),
+            fd: Mutex::default(),
         };
-        Some(dirent::DirStream::new(file::open_dir(path.as_fd()).ok()?))
+        let mode = file.mode();
+        let open = state
+            .open
+            .get_or_insert_with(|| Box::new(OpenState::new(mode)));
+        open.mode = open.mode.max(mode);
+        open.handles = open.handles.saturating_add(1);
+        open.writers = open.writers.saturating_add(u32::from(access.writes()));
+        open.written |= access.writes();
+        open.mappers = open.mappers.saturating_add(u32::from(file.maps_backing()));
+        if passthrough {
+            open.backing = backings.get(&node.id()).cloned();
+        }
+        self.files.adopt(id, file, place);
     }
 
     /// What belongs to an open inode and follows from its handles.

@@ -27,8 +27,8 @@ impl Fs {
     pub fn call<'a>(&self, caller: Caller, flight: &'a Flight<'a>) -> Call<'a> {
         if flight.earlier().is_some() {
             if let Some(handle) = flight.handed_out_handle() {
-                // It is one or the other, or was not opened after all.
-                let _ = self.release(handle).or_else(|_| self.releasedir(handle));
+                // Perhaps it was not opened after all.
+                let _ = self.release(handle);
                 flight.handle_is_back();
             }
             if let Some(node) = flight.take_back_node() {

@@ -1,23 +1,20 @@
-//! Directories: opendir, readdir with and without attributes, releasedir, fsyncdir.
+//! Directories: readdir with and without attributes, fsyncdir. The kernel opens and closes directories without asking.
 //!
-//! Positions are the backing directory's own (`d_off`), and each handle has one backing stream: a listing goes on in the
-//! right place whatever is made or removed meanwhile, and any earlier position can be sought.
+//! Positions are the backing directory's own (`d_off`), and any of them can be sought by any stream of the directory: a
+//! listing goes on in the right place whatever is made or removed meanwhile, also under a successor.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::sys::stat::FileKind;
-use parking_lot::Mutex;
 
-use super::policy::{Access, IoMode, OpenState};
 use super::{Call, Entry, Fs};
-use crate::error::{FsError, FsResult};
+use crate::error::FsResult;
 use crate::fault;
-use crate::handle::{HandleId, OpenDir};
-use crate::node::{NodeId, Presence};
-use crate::shared::HandleRoom;
-use crate::sys::{dirent, file};
+use crate::node::{Node, NodeId, Presence};
+use crate::sys::dirent::{self, DirStream};
+use crate::sys::file;
 
 /// One entry of a listing.
 #[derive(Debug)]
@@ -33,80 +30,20 @@ pub struct Listed<'a> {
 }
 
 impl Fs {
-    /// Opens a directory for listing.
+    /// Lists entries from a position until `add` says that the buffer is full; of a directory that was removed, none.
     ///
     /// # Errors
-    /// ESTALE for an unknown inode; EMFILE and the like.
-    pub fn opendir(&self, call: Call<'_>, id: NodeId) -> FsResult<HandleId> {
-        let node = self.nodes.get(id)?;
-        let room = self.dirs.make_room()?;
-        let mut state = node.state();
-        if matches!(state.presence, Presence::Gone(_)) {
-            // Somebody stands in a directory that was removed: there is nothing in it.
-            drop(state);
-            return Ok(self.insert_dir(call, room, OpenDir { node, stream: None }));
-        }
-        self.check_descriptors()?;
-        let path = match &state.pin {
-            Some(pin) => pin.clone(),
-            None => self.nodes.descriptor(&node)?,
-        };
-        let dir = file::open_dir(path.as_fd())?;
-        self.descriptors.note(&dir);
-        let stream = dirent::DirStream::new(dir);
-        let counts = state
-            .open
-            .get_or_insert_with(|| Box::new(OpenState::new(IoMode::Cached)));
-        counts.handles = counts.handles.saturating_add(1);
-        let dir = OpenDir {
-            node: node.clone(),
-            stream: Some(Mutex::new(stream)),
-        };
-        Ok(self.insert_dir(call, room, dir))
-    }
-
-    fn insert_dir(&self, call: Call<'_>, room: HandleRoom<'_>, dir: OpenDir) -> HandleId {
-        let handle = self.dirs.insert(room, dir, |handle| {
-            call.flight.hand_out_handle(handle);
-            fault::point("handed-out");
-        });
-        fault::point("opened");
-        handle
-    }
-
-    /// Lists entries from a position until `add` says that the buffer is full.
-    ///
-    /// # Errors
-    /// The backing file system's own.
+    /// ESTALE for an unknown inode; the backing file system's own.
     pub fn readdir(
         &self,
-        handle: HandleId,
+        id: NodeId,
         position: u64,
         add: &mut dyn FnMut(Listed<'_>) -> bool,
     ) -> FsResult<()> {
-        let open = self.dirs.get(handle)?;
-        let Some(stream) = &open.stream else {
-            return Ok(());
-        };
-        // Reading moves the time of last access.
-        open.node.state().fresh = None;
-        let mut stream = stream.lock();
-        stream.seek(position)?;
-        loop {
-            let before = stream.position();
-            let Some(entry) = stream.next()? else {
-                return Ok(());
-            };
-            let listed = Listed {
-                position: entry.position,
-                ino: self.listed_ino(&open, entry.ino, entry.name),
-                kind: entry.kind,
-                name: entry.os_name(),
-            };
-            if add(listed) {
-                stream.seek(before)?;
-                return Ok(());
-            }
+        let node = self.nodes.get(id)?;
+        match self.present_dir(&node)? {
+            Some(dir) => self.go_on(&node, &dir, position, add),
+            None => Ok(()),
         }
     }
 
@@ -115,29 +52,27 @@ impl Fs {
     /// many nodes as a successor can be told of.
     ///
     /// # Errors
-    /// The backing file system's own.
+    /// As [`Self::readdir`].
     pub fn readdirplus(
         &self,
         call: Call<'_>,
-        handle: HandleId,
+        id: NodeId,
         position: u64,
         add: &mut dyn FnMut(Listed<'_>, Option<&Entry>) -> bool,
     ) -> FsResult<()> {
-        let open = self.dirs.get(handle)?;
-        let dir = open.node.clone();
-        let fd = match &open.stream {
-            Some(_) => self.nodes.descriptor(&dir).ok(),
-            None => None,
+        let node = self.nodes.get(id)?;
+        let Some(dir) = self.present_dir(&node)? else {
+            return Ok(());
         };
-        self.readdir(handle, position, &mut |listed| {
+        self.go_on(&node, &dir, position, &mut |listed| {
             if call.flight.is_listing_full() {
                 return true;
             }
             let dots = listed.name == "." || listed.name == "..";
-            let found = match &fd {
-                // An entry that vanished between listing and looking is listed without attributes.
-                Some(fd) if !dots => self.find(fd.as_fd(), listed.name).ok(),
-                _ => None,
+            // An entry that vanished between listing and looking is listed without attributes.
+            let found = match dots {
+                false => self.find(dir.as_fd(), listed.name).ok(),
+                true => None,
             };
             let entry = found.and_then(|found| self.entry(found).ok());
             if let Some(entry) = &entry {
@@ -153,9 +88,61 @@ impl Fs {
         })
     }
 
-    fn listed_ino(&self, open: &OpenDir, ino: u64, name: &[u8]) -> u64 {
+    /// The directory, unless it was removed: somebody may still stand in it, and there is nothing in it.
+    fn present_dir(&self, node: &Node) -> FsResult<Option<Arc<OwnedFd>>> {
+        let mut state = node.state();
+        if !matches!(state.presence, Presence::Linked) {
+            return Ok(None);
+        }
+        // Reading moves the time of last access.
+        state.fresh = None;
+        drop(state);
+        Ok(Some(self.nodes.descriptor(node)?))
+    }
+
+    /// The next part of a listing.
+    fn go_on(
+        &self,
+        node: &Node,
+        dir: &OwnedFd,
+        position: u64,
+        add: &mut dyn FnMut(Listed<'_>) -> bool,
+    ) -> FsResult<()> {
+        // None stands at the start: a listing that begins sees the directory as it is now.
+        let mut stream = match self.listings.take(node, position) {
+            Some(stream) => stream,
+            None => {
+                let mut stream = DirStream::new(file::open_dir(dir.as_fd())?);
+                stream.seek(position)?;
+                stream
+            }
+        };
+        let mut count = 0_u32;
+        loop {
+            let before = stream.position();
+            let Some(entry) = stream.next()? else { break };
+            let listed = Listed {
+                position: entry.position,
+                ino: self.listed_ino(node, entry.ino, entry.name),
+                kind: entry.kind,
+                name: entry.os_name(),
+            };
+            if add(listed) {
+                stream.seek(before)?;
+                break;
+            }
+            count += 1;
+        }
+        // Who got nothing will not go on.
+        if count > 0 {
+            self.listings.keep(node, stream);
+        }
+        Ok(())
+    }
+
+    fn listed_ino(&self, dir: &Node, ino: u64, name: &[u8]) -> u64 {
         let root = self.nodes.root();
-        let above_root = name == b".." && open.node.id() == root.id();
+        let above_root = name == b".." && dir.id() == root.id();
         if above_root || root.is_inode(ino) {
             super::ROOT_INO
         } else {
@@ -163,37 +150,14 @@ impl Fs {
         }
     }
 
-    /// Closes a directory.
-    ///
-    /// # Errors
-    /// [`FsError::UnknownHandle`] for a handle that is not open.
-    pub fn releasedir(&self, handle: HandleId) -> FsResult<()> {
-        let (open, place) = self
-            .dirs
-            .remove(handle)
-            .ok_or(FsError::UnknownHandle(handle))?;
-        let node = open.node.clone();
-        let counted = open.stream.is_some();
-        // The stream holds a directory that was removed in being: it must be closed before the directory counts as gone.
-        drop(open);
-        if counted {
-            let mut state = node.state();
-            self.dismiss(&node, &mut state, Access::Read, false);
-            self.finish_unlinked(&node, &mut state);
-        }
-        self.dirs.forget(place);
-        self.nodes.tidy(&node);
-        Ok(())
-    }
-
     /// Brings a directory to the disk.
     ///
     /// # Errors
-    /// The backing file system's own.
-    pub fn fsyncdir(&self, handle: HandleId) -> FsResult<()> {
-        let open: Arc<OpenDir> = self.dirs.get(handle)?;
-        match &open.stream {
-            Some(stream) => Ok(file::fsync(stream.lock().fd())?),
+    /// As [`Self::readdir`].
+    pub fn fsyncdir(&self, id: NodeId) -> FsResult<()> {
+        let node = self.nodes.get(id)?;
+        match self.present_dir(&node)? {
+            Some(dir) => Ok(file::fsync(&file::open_dir(dir.as_fd())?)?),
             None => Ok(()),
         }
     }
@@ -212,4 +176,97 @@ pub(super) fn name_lengths(dir: impl AsFd, limit: u64) -> std::io::Result<Vec<us
         }
     }
     Ok(lengths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ffi::OsString;
+
+    use super::super::testbed::{Bed, at};
+    use super::*;
+
+    /// Lists at most `most` entries from a position; says where to go on.
+    fn list(bed: &Bed, id: NodeId, from: u64, most: usize) -> (Vec<OsString>, u64) {
+        let (mut names, mut position) = (Vec::new(), from);
+        let add = &mut |listed: Listed<'_>| {
+            let full = names.len() == most;
+            if !full {
+                names.push(listed.name.to_owned());
+                position = listed.position;
+            }
+            full
+        };
+        bed.fs.readdir(id, from, add).unwrap();
+        (names, position)
+    }
+
+    fn mkdir(bed: &mut Bed, name: &str) -> NodeId {
+        let made = bed.ask(|fs, call| fs.mkdir(call, at(name), 0o755, 0));
+        made.unwrap().node.id()
+    }
+
+    #[test]
+    fn a_listing_opens_its_directory_once() {
+        let bed = Bed::new();
+        for number in 0..9 {
+            std::fs::write(bed.dir.path().join(format!("f{number}")), b"").unwrap();
+        }
+        let (first, position) = list(&bed, NodeId::ROOT, 0, 4);
+        assert_eq!((first.len(), bed.fs.listings.len()), (4, 1));
+        let (second, end) = list(&bed, NodeId::ROOT, position, 40);
+        assert_eq!((second.len(), bed.fs.listings.len()), (7, 1));
+        assert_eq!(list(&bed, NodeId::ROOT, end, 40).0.len(), 0);
+        assert_eq!(bed.fs.listings.len(), 0, "it is over");
+        let all: BTreeSet<_> = first.into_iter().chain(second).collect();
+        assert_eq!(all.len(), 11);
+    }
+
+    /// S34: each listing goes on where it was, however many there are beside it.
+    #[test]
+    fn listings_side_by_side_go_on_in_their_places() {
+        let bed = Bed::new();
+        for number in 0..60 {
+            std::fs::write(bed.dir.path().join(format!("f{number}")), b"").unwrap();
+        }
+        let mut seen = vec![(BTreeSet::new(), 0); 40];
+        for round in 0..62 {
+            for (lister, (names, position)) in seen.iter_mut().enumerate() {
+                let (listed, next) = list(&bed, NodeId::ROOT, *position, 1 + lister % 3);
+                *position = next;
+                for name in listed {
+                    assert!(names.insert(name), "lister {lister}, round {round}: twice");
+                }
+            }
+            assert!(bed.fs.listings.len() <= 16);
+        }
+        assert!(seen.iter().all(|(names, _)| names.len() == 62));
+    }
+
+    #[test]
+    fn a_listing_that_begins_sees_what_is_there_now() {
+        let bed = Bed::new();
+        list(&bed, NodeId::ROOT, 0, 1);
+        std::fs::write(bed.dir.path().join("new"), b"").unwrap();
+        assert_eq!(list(&bed, NodeId::ROOT, 0, 9).0.len(), 3);
+    }
+
+    /// S3: what nobody has open is given back at once; a listing that nobody ended is no opening.
+    #[test]
+    fn a_removed_directory_is_held_by_no_listing() {
+        let mut bed = Bed::new();
+        let (d, e) = (mkdir(&mut bed, "d"), mkdir(&mut bed, "e"));
+        list(&bed, d, 0, 1);
+        list(&bed, e, 0, 1);
+        bed.ask(|fs, call| fs.rmdir(call, at("d"))).unwrap();
+        assert_eq!(bed.fs.listings.len(), 1);
+        assert_eq!(list(&bed, d, 0, 9).0.len(), 0);
+        let none = crate::sys::file::RenameFlags::empty();
+        mkdir(&mut bed, "over");
+        bed.ask(|fs, call| fs.rename(call, at("over"), at("e"), none))
+            .unwrap();
+        assert_eq!(bed.fs.listings.len(), 0);
+        let (charged, counted) = bed.usage();
+        assert_eq!(charged, counted);
+    }
 }

@@ -436,7 +436,8 @@ impl Fs {
         stat: &Stat,
         pin: Option<Pin>,
     ) {
-        self.nodes.drop_descriptor(node);
+        let fd = self.nodes.take_descriptor(node);
+        self.listings.forget(node);
         state.fresh = None;
         if state.open.is_some() {
             state.presence = Presence::Unlinked;
@@ -449,6 +450,10 @@ impl Fs {
         } else {
             state.presence = Presence::Gone(Box::new(Stat { nlink: 0, ..*stat }));
             self.accounting.record_gone(node, state);
+            let is_small = stat.blocks.bytes().get() <= self.accounting.growth().block();
+            if stat.is_dir() && is_small {
+                state.pin = fd.and_then(|fd| self.removed.hold(fd));
+            }
         }
     }
 }

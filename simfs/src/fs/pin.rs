@@ -12,6 +12,7 @@ use crate::fault;
 use crate::keeper::DepositNumber;
 use crate::node::{Node, NodeId, State};
 use crate::shared::{Deposit, Hold};
+use crate::sys::stat::FileKind;
 
 /// Both descriptors.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ impl Fs {
     /// A descriptor that keeps an open file in being when its last name goes.
     pub(super) fn pin_if_open(&self, node: &Node, state: &State) -> io::Result<Option<Pin>> {
         if state.open.is_none() {
+            if node.kind() == FileKind::Directory {
+                // To be at hand when the name is gone: see [`super::removed`].
+                let _cached = self.nodes.descriptor(node);
+            }
             return Ok(None);
         }
         let fd = self.nodes.descriptor(node)?;

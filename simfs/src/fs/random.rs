@@ -370,7 +370,7 @@ fn write(bed: &mut Bed, model: &mut Model, index: usize, byte: u8) {
 }
 
 fn compare(bed: &Bed, model: &Model) {
-    assert_eq!(bed.fs.open_counts().0, model.handles.len());
+    assert_eq!(bed.fs.open_count(), model.handles.len());
     for (id, (_, count)) in &model.nodes {
         assert_eq!(bed.lookups(*id), *count, "lookups of {id}");
     }

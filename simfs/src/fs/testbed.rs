@@ -285,7 +285,7 @@ impl Bed {
     /// Nothing is left of what was known, open or held.
     pub(super) fn assert_empty(&self) {
         self.fs.accounting().finish_late();
-        assert_eq!(self.fs.open_counts(), (0, 0));
+        assert_eq!(self.fs.open_count(), 0);
         assert_eq!(self.world.deposits(), 0, "deposits");
         let memory = self.fs.shared().fd().try_clone_to_owned().unwrap();
         self.fs.nodes().index_rest(&mut || true);

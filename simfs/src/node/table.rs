@@ -141,7 +141,9 @@ impl Nodes {
         };
         let stat = stat_fd(fd.as_fd())?;
         self.area.refuse_foreign(&stat)?;
-        let is_same = self.id_of(&stat) == record.id && stat.kind() == record.kind();
+        // A removed directory that somebody still holds for a moment has nothing left to serve.
+        let is_removed = stat.is_dir() && stat.nlink == 0;
+        let is_same = self.id_of(&stat) == record.id && stat.kind() == record.kind() && !is_removed;
         if is_same {
             self.shard(record.id).lock().put(record.id, Arc::new(fd));
         }
@@ -322,8 +324,13 @@ impl Nodes {
 
     /// Closes the cached descriptor, so that an inode without a name can go.
     pub fn drop_descriptor(&self, node: &Node) {
-        self.shard(node.id).lock().pop(&node.id);
+        drop(self.take_descriptor(node));
+    }
+
+    /// The cached descriptor, which is cached no more.
+    pub fn take_descriptor(&self, node: &Node) -> Option<Arc<OwnedFd>> {
         self.drop_backing(node);
+        self.shard(node.id).lock().pop(&node.id)
     }
 
     /// Keeps the backing id of a file that nobody has open any more.

@@ -155,7 +155,6 @@ impl VeService {
             } => VeState::Checking,
             _ => VeState::Mounted,
         };
-        let (files, dirs) = self.fs.open_counts();
         let mut degraded = self.fs.degraded();
         degraded.extend_from_slice(&self.mended);
         degraded.extend(
@@ -207,7 +206,7 @@ impl VeService {
             },
             progress: now.recovering.or(now.checking),
             nodes: count(self.fs.nodes().len()),
-            handles: count(files.saturating_add(dirs)),
+            handles: count(self.fs.open_count()),
             degraded,
             program: std::fs::read_link("/proc/self/exe").ok(),
             restarts: self.shared.board().restarts(),

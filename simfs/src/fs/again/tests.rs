@@ -158,7 +158,7 @@ fn shape(picture: &[(String, u64, u32, Vec<String>)]) -> Vec<(String, u32, Vec<S
 /// What was handed out counts once: nothing is known or open that the second answer did not give.
 fn assert_counted_once(bed: &mut Bed, what: &str, before: &[(NodeId, u64)], done: &Done) {
     let handles = usize::from(done.handle.is_some());
-    assert_eq!(bed.fs.open_counts(), (handles, 0), "{what}");
+    assert_eq!(bed.fs.open_count(), handles, "{what}");
     for (id, lookups) in before {
         let more = u64::from(done.node == Some(*id));
         assert_eq!(bed.lookups(*id), lookups + more, "{what}: {id}");
@@ -307,11 +307,10 @@ fn a_file_that_cannot_be_opened_again_is_not_counted() {
 /// The nodes that a listing from this position hands out, `room` of them at most, and where the next one begins.
 fn list(
     (fs, call): (&Fs, Call<'_>),
-    handle: HandleId,
     (mut position, room): (u64, usize),
 ) -> FsResult<(Vec<NodeId>, u64)> {
     let mut nodes = Vec::new();
-    fs.readdirplus(call, handle, position, &mut |listed, entry| {
+    fs.readdirplus(call, NodeId::ROOT, position, &mut |listed, entry| {
         let is_full = nodes.len() == room;
         if !is_full {
             nodes.extend(entry.map(|entry| entry.node.id()));
@@ -322,15 +321,13 @@ fn list(
     Ok((nodes, position))
 }
 
-/// A directory of 250 files, open.
-fn crowd() -> (Bed, HandleId) {
+/// A directory of 250 files.
+fn crowd() -> Bed {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     for number in 0..250 {
         std::fs::write(dir.path().join(format!("file{number}")), b"").unwrap();
     }
-    let mut bed = Bed::over(dir);
-    let handle = bed.ask(|fs, call| fs.opendir(call, NodeId::ROOT)).unwrap();
-    (bed, handle)
+    Bed::over(dir)
 }
 
 /// All lookups that the kernel owes.
@@ -345,8 +342,8 @@ fn owed(bed: &Bed) -> u64 {
 #[test]
 fn a_listing_is_counted_once() {
     for room in [0, 1, 7, 95, 96, 300] {
-        let (mut bed, handle) = crowd();
-        let act = |fs: &Fs, call: Call<'_>| list((fs, call), handle, (0, room));
+        let mut bed = crowd();
+        let act = |fs: &Fs, call: Call<'_>| list((fs, call), (0, room));
         assert!(bed.cut_off("counted", act), "{room}");
         assert!(!bed.cut_off_again("described", act), "{room}");
         assert!(bed.cut_off_again("counted", act), "{room}");
@@ -357,7 +354,6 @@ fn a_listing_is_counted_once() {
             assert_eq!(bed.lookups(node), 1, "{room}");
             bed.fs.forget(node, 1);
         }
-        bed.fs.releasedir(handle).unwrap();
         bed.assert_empty();
     }
 }
@@ -365,10 +361,10 @@ fn a_listing_is_counted_once() {
 /// A daemon dies after each answer was ready and before it was sent.
 #[test]
 fn a_long_listing_goes_on_over_deaths() {
-    let (mut bed, handle) = crowd();
+    let mut bed = crowd();
     let (mut all, mut position) = (Vec::new(), 0);
     loop {
-        let act = |fs: &Fs, call: Call<'_>| list((fs, call), handle, (position, 300));
+        let act = |fs: &Fs, call: Call<'_>| list((fs, call), (position, 300));
         let (first, second) = bed.ask_twice(act);
         let (nodes, next) = second.unwrap();
         assert_eq!(first.unwrap().0, nodes);
