@@ -47,7 +47,7 @@ fn holds(fd: impl AsFd) -> String {
 }
 
 /// Every operation that cannot be repeated, each exactly once, in a directory that is new and gone in the end.
-fn every_operation(root: &Path) {
+pub(crate) fn every_operation(root: &Path) {
     let dir = root.join("dir");
     mkdir(&dir).expect("mkdir");
     assert_eq!(mkdir(&dir), Err(Errno::EXIST));

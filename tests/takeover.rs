@@ -3,6 +3,7 @@
 mod keeper;
 mod load;
 mod reading;
+mod unsent;
 mod upgrade;
 
 use std::time::Duration;
@@ -51,8 +52,8 @@ fn restarts(ve: &Ve) -> u64 {
 }
 
 /// Everything that a load checks, with kills at random moments. Three users, two of them near their limits.
-fn killed_under_load(spec: Spec, kills: u32) {
-    let Some(ve) = spec.second_level().mount() else {
+fn killed_under_load(ve: Option<Ve>, kills: u32) {
+    let Some(ve) = ve else {
         return;
     };
     let places = Places::make(&ve);
@@ -91,15 +92,13 @@ fn killed_under_load(spec: Spec, kills: u32) {
 // S73: programs in the VE wait, and see no error.
 #[test]
 fn a_load_that_checks_itself_notices_no_death() {
-    killed_under_load(Spec::default(), kills());
+    killed_under_load(Spec::default().second_level().mount(), kills());
 }
 
 #[test]
 fn nor_without_passthrough() {
-    killed_under_load(
-        Spec::default().options("passthrough=off"),
-        kills().div_ceil(3),
-    );
+    let spec = Spec::default().options("passthrough=off");
+    killed_under_load(spec.second_level().mount(), kills().div_ceil(3));
 }
 
 #[test]
@@ -299,37 +298,6 @@ fn daemons_that_die_before_they_serve_anybody_are_given_up() {
     drop(held);
     assert!(!ve.is_mounted());
     assert!(crash::log(&ve).contains("the mount is given up"));
-    crash::mount_again(&ve);
-    ve.assert_exact();
-}
-
-/// Before Linux 6.9 a request that nobody will answer hangs its caller for good: there the mount ends with its daemon.
-#[test]
-fn without_requests_sent_again_the_mount_ends_with_its_daemon() {
-    let Some(ve) = Spec::default().init() else {
-        return;
-    };
-    let mut mount = ve.command("simfs");
-    mount.args(["mount", Ve::ID]);
-    finish(mount.env("SIMFS_FAULT_NO_RESEND", "1")).ok();
-    put(ve.path("file"), KIB);
-    let held = open(ve.path("file"), OFlags::RDONLY).expect("open");
-    assert!(
-        ve.status()["degraded"]
-            .to_string()
-            .contains("sends no request twice")
-    );
-    ve.simfs(["upgrade", Ve::ID])
-        .refused(1, "sends no request twice");
-    let (daemon, keeper) = crash::pids(&ve);
-    crash::kill(daemon);
-    eventually("the keeper ends", || match crash::is_alive(keeper) {
-        true => Err("alive".to_owned()),
-        false => Ok(()),
-    });
-    let asked = rustix::fs::fstatfs(&held).map(drop);
-    assert_eq!(asked, Err(rustix::io::Errno::NOTCONN));
-    drop(held);
     crash::mount_again(&ve);
     ve.assert_exact();
 }

@@ -113,12 +113,13 @@ const CELLS: [CellName; 5] = [
     CellName::InitReply,
     CellName::Upgrade,
 ];
-const DEPOSITED: [Deposited; 5] = [
+const DEPOSITED: [Deposited; 6] = [
     Deposited::AreaRoot,
     Deposited::AreaLock,
     Deposited::Memory,
     Deposited::ControlSocket,
     Deposited::QuotactlSocket,
+    Deposited::Intake,
 ];
 
 fn pick<T: Copy>(of: &[T], index: u8) -> T {

@@ -139,16 +139,17 @@ pub fn request(kind: &str) {
 #[inline(always)]
 pub fn request(_: &str) {}
 
-/// As if the kernel sent no request twice, where `SIMFS_FAULT_NO_RESEND` is set. Debug builds only.
+/// As if the kernel were older than Linux 6.9, where `SIMFS_FAULT_OLD_KERNEL` is set: it sends no request twice and has no
+/// passthrough. Debug builds only.
 #[cfg(debug_assertions)]
-pub fn lacks_resend() -> bool {
-    std::env::var_os("SIMFS_FAULT_NO_RESEND").is_some()
+pub fn is_kernel_old() -> bool {
+    std::env::var_os("SIMFS_FAULT_OLD_KERNEL").is_some()
 }
 
 /// Never, in a release build.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn lacks_resend() -> bool {
+pub fn is_kernel_old() -> bool {
     false
 }
 

@@ -215,6 +215,11 @@ impl Fs {
         self.nodes.forget(id, count);
     }
 
+    /// Whether reads may pass the daemon by.
+    pub fn has_passthrough(&self) -> bool {
+        self.passthrough.load(Ordering::Acquire)
+    }
+
     /// What came of the wish for passthrough.
     pub fn set_passthrough(&self, available: bool) {
         self.passthrough.store(available, Ordering::Release);

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod handshake;
 mod locality;
 pub mod opcode;
+mod replay;
 pub mod session;
 pub mod text;
 mod turn;
@@ -65,11 +66,12 @@ pub const MAX_REQUEST: u32 = 512 << 10;
 /// The protocol library reads requests into zeroed memory of a little more than this, in bytes; nothing else is as large.
 const LIBRARY_BUFFER: usize = 16 << 20;
 /// Room for what comes with the data of a request: header, arguments, names.
-const REQUEST_HEAD: usize = 4096;
+const REQUEST_HEAD: u32 = 4096;
+/// The largest request, in bytes.
+const REQUEST_MAX: u32 = MAX_REQUEST + REQUEST_HEAD;
 /// The allocator for a program that serves [`Fs`]: a request is read into memory that is there, so that the death of the
 /// daemon at that moment fails nobody ([`crate::sys::present`]).
-pub const BUFFERS: PresentBuffers =
-    PresentBuffers::new(LIBRARY_BUFFER, MAX_REQUEST as usize + REQUEST_HEAD);
+pub const BUFFERS: PresentBuffers = PresentBuffers::new(LIBRARY_BUFFER, REQUEST_MAX as usize);
 
 thread_local! {
     /// Holds what is read, one per worker; grows to the largest request that the worker has seen.
@@ -94,6 +96,8 @@ pub struct Adapter {
     /// The largest write that a predecessor agreed on.
     agreed: Option<u32>,
     callers: Option<CpuOf>,
+    /// Where it serves a single request of a predecessor.
+    detour: Option<Arc<replay::Detour>>,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     /// For passthrough: another number of the connection's descriptor.

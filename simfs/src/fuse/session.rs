@@ -3,18 +3,23 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use fuser::{Config, InitFlags, KernelConfig, Notifier, Session, SessionACL};
 
 use super::backing::Backing;
 use super::gate::Gate;
 use super::handshake::{self, Handshake};
-use super::{Adapter, INodeNo, MAX_REQUEST, Negotiation};
+use super::replay::Replay;
+use super::{Adapter, INodeNo, MAX_REQUEST, Negotiation, REQUEST_MAX};
+use crate::fault;
 use crate::fs::policy::BackingToken;
 use crate::fs::{Fs, KernelView};
 use crate::node::NodeId;
-use crate::shared::Shared;
+use crate::shared::{Intake, Shared};
 use crate::sys::cpu::CpuOf;
+use crate::sys::{fuse_dev, present};
 
 /// What every mount wants; each one is used where the kernel has it.
 ///
@@ -62,6 +67,7 @@ pub(super) fn negotiate(
     }
     let _ = config.set_max_background(MAX_BACKGROUND);
     let passthrough = wanted.passthrough
+        && !fault::is_kernel_old()
         && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
         && config.set_max_stack_depth(1).is_ok();
     if wanted.passthrough && !passthrough {
@@ -84,7 +90,14 @@ pub(super) fn negotiate(
 #[derive(Debug)]
 pub struct Connection {
     session: Session<Adapter>,
+    /// What a predecessor left unanswered, where the kernel does not send it again.
+    replays: Vec<Replay>,
+    /// Kept open until the workers have their buffers in it.
+    intake: Option<Intake>,
 }
+
+/// How long to wait before looking again whether the workers have their buffers.
+const SOON: Duration = Duration::from_millis(1);
 
 /// Tells the kernel what it must not trust any more.
 #[derive(Clone, Debug)]
@@ -113,7 +126,7 @@ impl Connection {
     pub fn open(device: &OwnedFd, service: Service) -> io::Result<(Self, Handshake)> {
         let (adapter, config) = prepare(device, service, None)?;
         let (session, handshake) = handshake::first(device, adapter, config)?;
-        Ok((Self { session }, handshake))
+        Ok((Self::begin(session), handshake))
     }
 
     /// Takes over a device descriptor from a predecessor.
@@ -123,7 +136,45 @@ impl Connection {
     pub fn adopt(device: &OwnedFd, service: Service, kept: &Handshake) -> io::Result<Self> {
         let (adapter, config) = prepare(device, service, Some(kept))?;
         let session = handshake::again(kept, device, adapter, config)?;
-        Ok(Self { session })
+        Ok(Self::begin(session))
+    }
+
+    fn begin(session: Session<Adapter>) -> Self {
+        Self {
+            session,
+            replays: Vec::new(),
+            intake: None,
+        }
+    }
+
+    /// Has requests read where a successor finds them; what a predecessor has left there is carried out when this connection
+    /// serves. For kernels that do not send again what was not answered.
+    ///
+    /// # Errors
+    /// Where there is no room for requests, or another agreement with the kernel than the predecessor's.
+    pub fn read_into(
+        &mut self,
+        intake: Intake,
+        device: &OwnedFd,
+        service: &Service,
+        kept: &Handshake,
+    ) -> io::Result<()> {
+        let left = intake.unanswered(|unique| fuse_dev::is_waiting(device, unique))?;
+        if !left.is_empty() {
+            tracing::info!(
+                requests = left.len(),
+                "the kernel sends nothing again; requests that were read are taken from there"
+            );
+        }
+        for request in &left {
+            let (adapter, config) = prepare(device, service.clone(), Some(kept))?;
+            let replay = Replay::prepare(request, kept, adapter, config)?;
+            self.replays.push(replay);
+        }
+        let places = intake.make_room(&left, service.workers.max(1))?;
+        present::lay_next(intake.fd(), &places)?;
+        self.intake = Some(intake);
+        Ok(())
     }
 
     /// For telling the kernel about changes it did not ask for.
@@ -136,9 +187,38 @@ impl Connection {
     /// # Errors
     /// Where the device fails.
     pub fn serve(self) -> io::Result<()> {
-        self.session.run()
+        let Self {
+            session,
+            replays,
+            intake: _open,
+        } = self;
+        if replays.is_empty() {
+            return session.run();
+        }
+        thread::scope(|scope| {
+            let server = thread::Builder::new()
+                .name("server".into())
+                .spawn_scoped(scope, || session.run())?;
+            // The buffers that lie in the intake are for those who read from the kernel.
+            while !present::all_laid() && !server.is_finished() {
+                thread::sleep(SOON);
+            }
+            for replay in replays {
+                let name = "replay".into();
+                thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, || replay.run())?;
+            }
+            match server.join() {
+                Ok(served) => served,
+                Err(_) => Err(io::Error::other("the server's thread panicked")),
+            }
+        })
     }
 }
+
+/// Bytes of a place of the [`Intake`].
+pub const PLACE: u32 = REQUEST_MAX;
 
 /// The token of a backing file that a predecessor registered on the same connection; closes it on drop.
 pub fn backing(device: &Arc<OwnedFd>, number: u32) -> Arc<dyn BackingToken> {
@@ -161,6 +241,7 @@ pub(super) fn prepare(
         gate: service.gate,
         device: Arc::new(device.try_clone()?),
         callers: CpuOf::open().ok(),
+        detour: None,
     };
     Ok((adapter, config))
 }

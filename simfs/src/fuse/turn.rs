@@ -9,6 +9,7 @@ use std::cell::Cell;
 use fuser::{Errno, INodeNo, Request};
 
 use super::gate::Stay;
+use super::replay::OnDetour;
 use super::{Adapter, locality, node, opcode};
 use crate::accounting::Caller;
 use crate::fault;
@@ -29,7 +30,8 @@ thread_local! {
 pub(super) struct Turn<'a> {
     flight: Flight<'a>,
     caller: Caller,
-    /// Dropped after the flight.
+    /// These are dropped after the flight.
+    _detour: Option<OnDetour<'a>>,
     _stay: Stay<'a>,
 }
 
@@ -54,7 +56,7 @@ impl Adapter {
         inode: INodeNo,
     ) -> Result<Turn<'_>, Errno> {
         let asked = Asked {
-            unique: req.unique().0,
+            unique: self.number_of(req.unique().0),
             opcode,
             node: node(inode),
             caller: Caller {
@@ -74,7 +76,12 @@ impl Adapter {
             self.gate.enter()
         };
         let worker = self.worker().ok_or(Errno::EIO)?;
+        let detour = match &self.detour {
+            Some(detour) => Some(detour.take().map_err(|_| Errno::EIO)?),
+            None => None,
+        };
         let turn = Turn {
+            _detour: detour,
             flight: self.shared.flights().begin(worker, asked),
             caller: asked.caller,
             _stay: stay,

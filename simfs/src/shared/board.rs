@@ -24,6 +24,8 @@ pub enum Deposited {
     ControlSocket,
     /// The listening socket for quota tools' containers.
     QuotactlSocket,
+    /// What requests are read into; see [`super::Intake`].
+    Intake,
 }
 
 const NEXT_HANDLE: usize = 0;
@@ -170,6 +172,7 @@ fn deposit_word(what: Deposited) -> usize {
             Deposited::Memory => 2,
             Deposited::ControlSocket => 3,
             Deposited::QuotactlSocket => 4,
+            Deposited::Intake => 5,
         }
 }
 

@@ -3,7 +3,7 @@
 //! No locks.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -63,14 +63,76 @@ pub fn look(device: impl AsFd) -> io::Result<DeviceState> {
 /// Linux `include/uapi/linux/fuse.h` and `fs/fuse/dev.c`, `fuse_resend`.
 pub fn resend(device: impl AsFd) -> io::Result<()> {
     const NOTIFY_RESEND: i32 = 7;
-    // `struct fuse_out_header`: length, code in the place of the error, no request.
-    let mut header = [0; 16];
-    let parts = [16_u32.to_ne_bytes(), NOTIFY_RESEND.to_ne_bytes()];
-    for (place, byte) in header.iter_mut().zip(parts.into_iter().flatten()) {
+    // The code in the place of the error, no request.
+    answer(device, &answer_header(0, NOTIFY_RESEND))
+}
+
+/// Whether a request that was read waits for its answer. The number is the kernel's, without what sending again adds.
+///
+/// Asked by an answer to an interrupt of it: such an answer changes nothing, and is refused where there is no such request.
+///
+/// # Errors
+/// The kernel's, but for that one.
+///
+/// # Source
+/// Linux `fs/fuse/dev.c`, `fuse_dev_do_write`, `FUSE_INT_REQ_BIT` (Linux 4.20).
+pub fn is_waiting(device: impl AsFd, unique: u64) -> io::Result<bool> {
+    const INTERRUPT: u64 = 1;
+    match answer(device, &answer_header(unique | INTERRUPT, 0)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers a request with an error number (0: done, without anything to tell).
+///
+/// # Errors
+/// `ENOENT` where nobody waits for it.
+pub fn answer_with(device: impl AsFd, unique: u64, errno: i32) -> io::Result<()> {
+    answer(device, &answer_header(unique, -errno))
+}
+
+/// Writes an answer, header and all.
+///
+/// # Errors
+/// `ENOENT` where nobody waits for it.
+pub fn answer(device: impl AsFd, answer: &[u8]) -> io::Result<()> {
+    rustix::io::write(device, answer)?;
+    Ok(())
+}
+
+/// Bytes of `struct fuse_out_header`: length, error, number of the request.
+pub const ANSWER_HEADER: usize = 16;
+
+fn answer_header(unique: u64, error: i32) -> [u8; ANSWER_HEADER] {
+    let mut header = [0; ANSWER_HEADER];
+    let numbers = [16_u32.to_ne_bytes(), error.to_ne_bytes()];
+    let bytes = numbers.into_iter().flatten().chain(unique.to_ne_bytes());
+    for (place, byte) in header.iter_mut().zip(bytes) {
         *place = byte;
     }
-    rustix::io::write(device, &header)?;
-    Ok(())
+    header
+}
+
+/// A descriptor's number, for exchanging what it stands for while its owner uses it.
+#[derive(Clone, Copy, Debug)]
+pub struct NumberOf(RawFd);
+
+impl NumberOf {
+    /// The number of this one. It must stay open as long as [`Self::put`] may be called.
+    pub fn of(fd: BorrowedFd<'_>) -> Self {
+        Self(fd.as_raw_fd())
+    }
+
+    /// As [`put_in_place`].
+    ///
+    /// # Errors
+    /// Those of dup3(2).
+    pub fn put(self, source: impl AsFd) -> io::Result<()> {
+        // SAFETY: who made it keeps the number open.
+        put_in_place(source, unsafe { BorrowedFd::borrow_raw(self.0) })
+    }
 }
 
 /// Makes the number `at` stand for what `source` is; whoever holds `at` goes on with the new file.

@@ -9,16 +9,95 @@
 //! They are locked, so that they stay (a limit of locked memory that is too low leaves them present, not locked). Large
 //! memory is a mapping of its own and goes back to the kernel, so that nothing else comes to lie on what was locked.
 //!
+//! A buffer can begin in a file ([`lay_next`]): what was read into it is then still there when the process is not.
+//!
 //! # Source
 //! Linux `fs/fuse/dev.c`, `fuse_dev_do_read`; `mm/gup.c`, `__get_user_pages`; mlock(2).
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
 
 /// Every mapping is aligned to this much.
 const MAPPING_ALIGN: usize = 4096;
+/// The same, of a file.
+const FILE_ALIGN: u64 = 4096;
+/// Most buffers that may be waited for.
+const NEXT_MAX: usize = 32;
+
+/// Where the next buffers are to begin: [`Start::to_word`], 0 for none. Atomics, since an allocator can take no lock.
+static NEXT: [AtomicU64; NEXT_MAX] = [const { AtomicU64::new(0) }; NEXT_MAX];
+
+/// A page of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Start {
+    file: RawFd,
+    page: u32,
+}
+
+impl Start {
+    fn to_word(self) -> u64 {
+        u64::from(self.file.unsigned_abs() + 1) << 32 | u64::from(self.page)
+    }
+
+    fn of_word(word: u64) -> Option<Self> {
+        let low = |word: u64| u32::try_from(word & u64::from(u32::MAX)).ok();
+        Some(Self {
+            file: low(word >> 32)?.checked_sub(1)?.try_into().ok()?,
+            page: low(word)?,
+        })
+    }
+
+    /// One that was asked for and not taken yet.
+    fn take() -> Option<Self> {
+        NEXT.iter()
+            .find_map(|next| Self::of_word(next.swap(0, Ordering::AcqRel)))
+    }
+
+    /// Puts the file's pages in the place of the mapping's first ones.
+    fn put_at(self, memory: *mut u8, length: usize) -> bool {
+        // SAFETY: who asked for it keeps the file open until it is taken.
+        let file = unsafe { BorrowedFd::borrow_raw(self.file) };
+        let offset = u64::from(self.page) * FILE_ALIGN;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the range lies in a mapping that nobody else knows yet, and stays readable and writable.
+        unsafe { mmap(memory.cast(), length, access, flags, file, offset) }.is_ok()
+    }
+}
+
+/// The next large zeroed buffers of this process begin in the file at these offsets, one in each, with as much as is
+/// present. The file must be zero there and as long as that, and stay open until [`all_laid`].
+///
+/// # Errors
+/// EINVAL for too many, or for an offset that is none of a page.
+pub fn lay_next(file: BorrowedFd<'_>, offsets: &[u64]) -> io::Result<()> {
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    if offsets.len() > NEXT_MAX {
+        return Err(invalid());
+    }
+    for (next, &offset) in NEXT.iter().zip(offsets) {
+        let page = offset
+            .is_multiple_of(FILE_ALIGN)
+            .then_some(offset / FILE_ALIGN);
+        let page = page.and_then(|page| u32::try_from(page).ok());
+        let start = Start {
+            file: file.as_raw_fd(),
+            page: page.ok_or_else(invalid)?,
+        };
+        next.store(start.to_word(), Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Whether as many buffers were made since as were asked for.
+pub fn all_laid() -> bool {
+    NEXT.iter().all(|next| next.load(Ordering::Acquire) == 0)
+}
 
 /// The system's allocator, but for large zeroed memory, the start of which is present from the beginning.
 #[derive(Debug)]
@@ -55,9 +134,18 @@ unsafe impl GlobalAlloc for PresentBuffers {
             return unsafe { System.alloc_zeroed(layout) };
         }
         let memory = map(layout.size());
-        if !memory.is_null() {
-            bring_in(memory, self.present.min(layout.size()));
+        if memory.is_null() {
+            return memory;
         }
+        let present = self.present.min(layout.size());
+        if let Some(start) = Start::take()
+            && !start.put_at(memory, present)
+        {
+            // SAFETY: `map` made it with this size.
+            let _ = unsafe { munmap(memory.cast(), layout.size()) };
+            return null_mut();
+        }
+        bring_in(memory, present);
         memory
     }
 
@@ -107,6 +195,8 @@ fn bring_in(memory: *mut u8, length: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
     use super::*;
 
     const LARGE: usize = 8 << 20;
@@ -150,6 +240,45 @@ mod tests {
             assert_eq!(locked(memory) * 1024, behind);
             ALLOCATOR.dealloc(memory, layout(LARGE));
         }
+    }
+
+    #[test]
+    fn what_is_read_into_the_next_buffer_is_in_the_file() {
+        // A page of its own size: other tests of this process make buffers as well.
+        let file: OwnedFd = tempfile::tempfile().unwrap().into();
+        let present = PRESENT.next_multiple_of(MAPPING_ALIGN);
+        rustix::fs::ftruncate(&file, 1 << 20).unwrap();
+        let start = Start {
+            file: file.as_raw_fd(),
+            page: 3,
+        };
+        assert_eq!(Start::of_word(start.to_word()), Some(start));
+        // SAFETY: as above.
+        unsafe {
+            let memory = map(LARGE);
+            assert!(start.put_at(memory, present));
+            bring_in(memory, present);
+            assert!(presence(memory, present).iter().all(|&page| page));
+            memory.write(7);
+            memory.add(present).write(8);
+            ALLOCATOR.dealloc(memory, layout(LARGE));
+        }
+        let mut read = [0; 1];
+        rustix::io::pread(&file, &mut read, 3 * FILE_ALIGN).unwrap();
+        assert_eq!(read, [7]);
+        let behind = 3 * FILE_ALIGN + u64::try_from(present).unwrap();
+        rustix::io::pread(&file, &mut read, behind).unwrap();
+        assert_eq!(read, [0], "only so much of it");
+    }
+
+    #[test]
+    fn where_buffers_cannot_begin_is_refused() {
+        let file: OwnedFd = tempfile::tempfile().unwrap().into();
+        for offsets in [&[1][..], &[u64::MAX - FILE_ALIGN + 1], &[0; NEXT_MAX + 1]] {
+            assert!(lay_next(file.as_fd(), offsets).is_err(), "{offsets:?}");
+            assert!(all_laid());
+        }
+        assert_eq!(Start::of_word(0), None);
     }
 
     #[test]

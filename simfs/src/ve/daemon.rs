@@ -29,6 +29,7 @@ use crate::fs::adopt::Pins;
 use crate::fs::{Fs, Settings};
 use crate::fuse::Negotiation;
 use crate::fuse::gate::Gate;
+use crate::fuse::handshake::Handshake;
 use crate::fuse::session::{self, Connection};
 use crate::housekeeper::Housekeeper;
 use crate::keeper::{Depository, Link};
@@ -38,7 +39,7 @@ use crate::private::PrivateArea;
 use crate::privileges::Privileges;
 use crate::quotactl::{self, Kept, Left, QuotactlConfig, QuotactlService};
 use crate::recount::Recount;
-use crate::shared::{Deposited, Inheritance, Shape, Shared};
+use crate::shared::{Deposited, Inheritance, Intake, Shape, Shared};
 use crate::sys::inherited::Inherited;
 use crate::sys::{file, fork, proc_fd, stat};
 
@@ -86,8 +87,6 @@ pub(super) struct Served {
     pub(super) connection: Connection,
     pub(super) mount: MountRecord,
     pub(super) sockets: Sockets,
-    /// Whether the kernel sends requests again that a daemon left unanswered.
-    pub(super) has_resend: bool,
 }
 
 /// The sockets that outlive daemons.
@@ -130,18 +129,20 @@ pub(super) fn first(
         config.mountpoint.display()
     )))?;
     note_mountpoint(config);
-    let (connection, handshake) = Connection::open(&body.parts.device, body.requests())
-        .map_err(StartError::step("the kernel refused the connection"))?;
+    let refused = || StartError::step("the kernel refused the connection");
+    let (mut connection, handshake) =
+        Connection::open(&body.parts.device, body.requests()).map_err(refused())?;
     let since = quota::SystemClock.now();
     let mount = saved::keep_mount(&body.parts.shared, number, since, &handshake)
         .map_err(|error| StartError::Daemon(error.to_string()))?;
     let sockets = body.make_sockets()?;
+    if has_successors(&body.parts.shared) && !sends_again(&body.parts.device).map_err(refused())? {
+        body.make_intake(&mut connection, &handshake)?;
+    }
     let served = Served {
         connection,
         mount,
         sockets,
-        has_resend: sends_again(&body.parts.device)
-            .map_err(StartError::step("the kernel refused the connection"))?,
     };
     body.run(served, None, |_| {
         tracing::info!(ve = %config.ve, mountpoint = %config.mountpoint.display(), "mounted");
@@ -297,6 +298,30 @@ impl<'a> Body<'a> {
         Ok(Sockets { control, quotactl })
     }
 
+    /// Before Linux 6.9 a request that was read and not answered hangs its caller beyond any signal, as long as the connection
+    /// lives: there requests are read where a successor finds them.
+    fn make_intake(
+        &self,
+        connection: &mut Connection,
+        handshake: &Handshake,
+    ) -> Result<(), StartError> {
+        let Parts {
+            shared,
+            link,
+            device,
+            ..
+        } = &self.parts;
+        let failed = || StartError::step("the memory that requests are read into");
+        let intake = Intake::create(session::PLACE).map_err(failed())?;
+        let number = link.deposit(intake.fd()).map_err(failed())?;
+        shared
+            .board()
+            .set_deposit(Deposited::Intake, Some(number.get()));
+        connection
+            .read_into(intake, device, &self.requests(), handshake)
+            .map_err(failed())
+    }
+
     /// Serves until the mount is gone. `left` is what the predecessor had of quota tools' calls; `ready` is called when
     /// everything stands and the first request may come.
     pub(super) fn run(
@@ -309,14 +334,13 @@ impl<'a> Body<'a> {
             connection,
             mount,
             sockets,
-            has_resend,
         } = served;
         let mut left = left;
         let quotactl = match sockets.quotactl {
             Some(socket) => Some(self.serve_quotactl(socket, &mount, left.as_mut())?),
             None => None,
         };
-        let service = Arc::new(VeService::new(&self, &mount, has_resend));
+        let service = Arc::new(VeService::new(&self, &mount));
         let server = Server::serve(sockets.control, &self.parts.config.run_dir, service.clone())
             .map_err(StartError::step("cannot listen on the control socket"))?;
         self.fs.serve_kernel(Arc::new(connection.kernel_cache()));
@@ -328,9 +352,7 @@ impl<'a> Body<'a> {
         }
         let link = self.parts.link.clone();
         stop_on_signal(link.clone()).map_err(StartError::step("cannot wait for signals"))?;
-        // Before Linux 6.9 a request that was read and not answered hangs its caller beyond any signal, as long as the
-        // connection lives: there the mount ends with its daemon.
-        if has_successors(&self.parts.shared) && has_resend {
+        if has_successors(&self.parts.shared) {
             abort_on_panic();
             link.ready()
                 .map_err(StartError::step("the keeper is gone"))?;

@@ -48,11 +48,12 @@ pub(super) struct VeService {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     journal: Arc<recovery::Service>,
-    has_resend: bool,
     /// The recount after a crash that was stopped, or that an earlier daemon began; a leaf lock.
     resumable: Mutex<Option<Arc<Recount>>>,
     /// What is to be known of a quota store that was damaged.
     mended: Vec<String>,
+    /// Wanted and not to be had.
+    lacks_passthrough: bool,
     /// A leaf lock.
     progress: Mutex<Now>,
     gone: Condvar,
@@ -80,7 +81,7 @@ struct Now {
 }
 
 impl VeService {
-    pub(super) fn new(body: &Body<'_>, mount: &MountRecord, has_resend: bool) -> Self {
+    pub(super) fn new(body: &Body<'_>, mount: &MountRecord) -> Self {
         let config = body.parts.config;
         Self {
             ve: config.ve,
@@ -97,9 +98,9 @@ impl VeService {
             shared: body.parts.shared.clone(),
             gate: body.gate.clone(),
             journal: body.journal.clone(),
-            has_resend,
             resumable: Mutex::new(body.resumed.clone()),
             mended: mended(config),
+            lacks_passthrough: config.options.passthrough && !body.fs.has_passthrough(),
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
         }
@@ -180,8 +181,8 @@ impl VeService {
         if !is_kept {
             degraded.push(super::KEEPER_IS_GONE.into());
         }
-        if super::daemon::has_successors(&self.shared) && !self.has_resend {
-            degraded.push("the mount ends with its daemon: the kernel sends no request twice (Linux 6.9 and later do)".into());
+        if self.lacks_passthrough {
+            degraded.push("reads go through the daemon: the kernel has no passthrough (Linux 6.9 and later have)".into());
         }
         if self.quota && !self.engine.journal_is_sound() {
             degraded.push("no journal can be kept: after a crash the VE will be recounted".into());
@@ -278,11 +279,6 @@ impl VeService {
         }
         if self.progress.lock().stopping {
             return failed(ErrorKind::Busy, "the VE is being unmounted".into());
-        }
-        if !self.has_resend {
-            // A request that has been read and waits at the gate would never be answered.
-            let why = "this kernel sends no request twice (Linux 6.9 and later do): unmount and mount again";
-            return failed(ErrorKind::Unsupported, why.into());
         }
         if self.link.is_cut() {
             return failed(ErrorKind::Unsupported, super::KEEPER_IS_GONE.into());

@@ -3,7 +3,7 @@
 //! It is started by the keeper with the numbers of its end of the link, the device, the shared memory and the configuration;
 //! all else stands there. Order: read what was saved, lock in, note what the last daemon may have died of, work off its journal, put the
 //! area into service with the nodes and files that the kernel knows, go through the handshake again, then have the kernel
-//! send again what was not answered. Whatever does not fit is refused, with a reason, before anything is changed.
+//! send again what was not answered, or look for it where it was read. Whatever does not fit is refused, with a reason, before anything is changed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,12 +15,12 @@ use crate::fault;
 use crate::fs::adopt::Pins;
 use crate::fuse::handshake::Handshake;
 use crate::fuse::opcode;
-use crate::fuse::session::Connection;
+use crate::fuse::session::{self, Connection};
 use crate::keeper::{DepositNumber, Depository, HAND_OVER, Link, REFUSED, SuccessorArguments};
 use crate::private::PrivateArea;
 use crate::quotactl::Left;
 use crate::shared::flights::Asked;
-use crate::shared::{Death, Deposited, Inheritance, Shared};
+use crate::shared::{Death, Deposited, Inheritance, Intake, Shared};
 use crate::sys::fork::{self, Ending};
 use crate::sys::fuse_dev;
 use crate::sys::inherited::Inherited;
@@ -29,6 +29,8 @@ use crate::sys::inherited::Inherited;
 pub(super) struct Legacy {
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Inherited,
+    /// What requests are read into, where the kernel does not send them again.
+    intake: Option<OwnedFd>,
 }
 
 impl Legacy {
@@ -105,6 +107,7 @@ fn take_over(
         control: deposited(Deposited::ControlSocket).ok_or_else(lost)?.into(),
         quotactl: deposited(Deposited::QuotactlSocket).map(Into::into),
     };
+    let intake = deposited(Deposited::Intake);
     let area = Arc::new(PrivateArea::adopt(root, lock).map_err(failed)?);
     note_deaths(&config, &shared, &inheritance);
     let outside = lock_in(&config, area.root_fd()).map_err(failed)?;
@@ -119,6 +122,7 @@ fn take_over(
     let mut legacy = Legacy {
         inheritance,
         descriptors,
+        intake,
     };
     let body = Body::adopt(parts, &mut legacy).map_err(failed)?;
     serve(body, &handshake, mount, sockets, legacy)
@@ -131,15 +135,24 @@ fn serve(
     sockets: Sockets,
     mut legacy: Legacy,
 ) -> Result<(), Failure> {
-    let connection =
-        Connection::adopt(&body.parts.device, body.requests(), handshake).map_err(refused)?;
+    let device = &body.parts.device;
+    let mut connection = Connection::adopt(device, body.requests(), handshake).map_err(refused)?;
+    if !sends_again(device).map_err(failed)? {
+        let intake = legacy
+            .intake
+            .take()
+            .ok_or_else(|| refused("the memory that requests are read into is missing"))?;
+        let intake = Intake::adopt(intake, session::PLACE).map_err(refused)?;
+        connection
+            .read_into(intake, device, &body.requests(), handshake)
+            .map_err(failed)?;
+    }
     let (ve, link) = (body.parts.config.ve, body.parts.link.clone());
     let unanswered = &legacy.inheritance.cut_off;
     let served = Served {
         connection,
         mount,
         sockets,
-        has_resend: sends_again(&body.parts.device).map_err(failed)?,
     };
     let left = Left {
         listeners: &legacy.inheritance.listeners,
@@ -164,7 +177,7 @@ fn give_back(leftover: &Inherited, link: &Link) {
 /// Asks for everything that was read and not answered; false where the kernel cannot (before Linux 6.9). Only while no worker
 /// reads requests: what one is at would be done twice.
 pub(super) fn sends_again(device: &OwnedFd) -> io::Result<bool> {
-    if fault::lacks_resend() {
+    if fault::is_kernel_old() {
         return Ok(false);
     }
     match fuse_dev::resend(device) {
