@@ -194,9 +194,10 @@ fn flags(lazy: bool) -> UnmountFlags {
     }
 }
 
-/// Whether a file system of this program is mounted there whose daemon is dead.
+/// Whether a file system of this program is mounted there whose daemon is dead. Attributes of the root may be in the
+/// kernel's cache, its statistics never are.
 fn is_dead_mount(path: &Path) -> bool {
-    is_mount(path) && path.metadata().is_err()
+    is_mount(path) && rustix::fs::statfs(path).is_err()
 }
 
 /// Whether a file system of this program is mounted there.
