@@ -23,6 +23,16 @@ const REPORT_EVERY: u64 = 1024;
 pub type Report<'a> = dyn FnMut(u64) -> bool + 'a;
 
 impl Fs {
+    /// Has the file system of the private area give a place to all that was written there: who wrote before a daemon's death
+    /// is watched by nobody, and blocks that come late would be missed (see [`crate::scan::scan_at_rest`]).
+    ///
+    /// # Errors
+    /// The backing file system's own.
+    pub fn write_out(&self) -> FsResult<()> {
+        let whole = self.area.open_for_sync()?;
+        Ok(file::syncfs(&whole)?)
+    }
+
     /// Looks at every inode once, those without a name included; goes on where the recount was stopped. `report` hears now
     /// and then how many were looked at, may take its time, and says whether to go on.
     ///

@@ -123,6 +123,9 @@ impl VeService {
             // A check with --repair did it.
             return Ok(());
         }
+        self.fs
+            .write_out()
+            .map_err(|error| format!("the private area cannot be written out: {error}"))?;
         let accounting = self.fs.accounting();
         let begun = self.resumable.lock().take();
         let Some(recount) = begun.or_else(|| accounting.begin_recount(true)) else {
