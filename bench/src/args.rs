@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::measure::Scale;
+use crate::site::Site;
 
 /// The same workloads on simfs and on other file systems over one backing directory.
 #[derive(Debug, Parser)]
@@ -98,15 +99,8 @@ pub(crate) struct DensityArgs {
     /// How many VEs, growing.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 320, 1000])]
     pub(crate) ves: Vec<u32>,
-    /// Programs simfs and vzquota.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bin_dir: PathBuf,
-    /// Where the VEs are made (default: the temporary directory).
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Where density.md is recorded.
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) site: Site,
 }
 
 /// `scale`.
@@ -115,15 +109,8 @@ pub(crate) struct ScaleArgs {
     /// Files in the VE, at most; tenfold steps from 1,000.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) most: u64,
-    /// Programs simfs and vzquota.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bin_dir: PathBuf,
-    /// Where the VEs are made (default: the temporary directory).
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Where scale.csv, scale.md and plots are recorded.
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) site: Site,
 }
 
 /// `recovery`.
@@ -138,15 +125,8 @@ pub(crate) struct RecoveryArgs {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: u32,
-    /// Programs simfs and vzquota.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bin_dir: PathBuf,
-    /// Where the VEs are made (default: the temporary directory).
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Where recovery.md, recovery.csv and recovery.svg are recorded.
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) site: Site,
 }
 
 /// `takeover`.
@@ -158,15 +138,8 @@ pub(crate) struct TakeoverArgs {
     /// How often everything is measured.
     #[arg(long, default_value_t = 10)]
     pub(crate) rounds: u32,
-    /// Programs simfs and vzquota.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bin_dir: PathBuf,
-    /// Where the VEs are made (default: the temporary directory).
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Where takeover.md, takeover.csv and takeover.svg are recorded.
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) site: Site,
 }
 
 /// `create`.
@@ -177,15 +150,8 @@ pub(crate) struct CreateArgs {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: u32,
-    /// Program vzctl, and those that it calls.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bin_dir: PathBuf,
-    /// Where images of the file systems are made (default: the temporary directory).
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Where create.md and create.csv are recorded.
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) site: Site,
 }
 
 /// `neighbour`.
@@ -194,15 +160,8 @@ pub(crate) struct NeighbourArgs {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Programs simfs and vzquota.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bin_dir: PathBuf,
-    /// Where the VEs are made (default: the temporary directory).
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Where neighbour.md is recorded.
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) site: Site,
 }
 
 /// `work`.

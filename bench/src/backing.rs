@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::programs::{command, output};
-use crate::report::progress;
+use crate::terminal::progress;
 
 /// None of the commands takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);

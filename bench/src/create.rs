@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::args::CreateArgs;
 use crate::interrupt::Interrupt;
 use crate::programs::{command, output};
-use crate::report::{self, progress};
 use crate::statistics::Spread;
+use crate::terminal::{progress, say};
 
 /// The file systems, and how they are made.
 const KINDS: [(&str, &[&str]); 3] = [
@@ -61,14 +61,8 @@ impl Way {
 
 /// Measures on each file system, and prints the table.
 pub(crate) fn create(args: &CreateArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     let interrupt = Interrupt::catch()?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-create")
-        .tempdir_in(base)?;
+    let dir = args.site.scratch("create")?;
     let mut table = String::from(
         "| file system | way | seconds, median (lowest to highest) |\n|---|---|---|\n",
     );
@@ -101,13 +95,10 @@ pub(crate) fn create(args: &CreateArgs) -> Result<()> {
             )?;
         }
         // What is done stays, whatever happens to the rest.
-        if let Some(out) = &args.out {
-            fs::create_dir_all(out)?;
-            fs::write(out.join("create.md"), &table)?;
-            fs::write(out.join("create.csv"), &csv)?;
-        }
+        args.site
+            .record(&[("create.md", &table), ("create.csv", &csv)])?;
     }
-    report::say(&table)
+    say(&table)
 }
 
 /// One file system with the template on it, in both forms.
@@ -126,7 +117,7 @@ impl<'a> Bench<'a> {
         run(command("mount", ["-o", "loop"]).arg(&image).arg(&place))?;
         let bench = Self {
             place,
-            bin_dir: &args.bin_dir,
+            bin_dir: &args.site.bin_dir,
         };
         let cache = bench.place.join("vz/template/cache");
         fs::create_dir_all(&cache)?;

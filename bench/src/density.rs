@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use crate::args::DensityArgs;
 use crate::host::{Host, pss_kib};
 use crate::interrupt::Interrupt;
-use crate::report::{self, progress};
 use crate::statistics::Spread;
+use crate::terminal::{progress, say};
 
 /// How long idle VEs are watched.
 const WATCH: Duration = Duration::from_secs(20);
@@ -24,23 +24,14 @@ const SETTLE: Duration = Duration::from_secs(50);
 
 /// Mounts, works, watches, prints the table, unmounts.
 pub(crate) fn density(args: &DensityArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     let interrupt = Interrupt::catch()?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-density")
-        .tempdir_in(&base)?;
-    let mut host = Host::new(dir.path(), &args.bin_dir);
+    let dir = args.site.scratch("density")?;
+    let mut host = Host::new(dir.path(), &args.site.bin_dir);
     let table = measure(&mut host, &args.ves, &interrupt);
     host.unmount_all();
     let table = table?;
-    if let Some(out) = &args.out {
-        fs::create_dir_all(out)?;
-        fs::write(out.join("density.md"), &table)?;
-    }
-    report::say(&table)
+    args.site.record(&[("density.md", &table)])?;
+    say(&table)
 }
 
 fn measure(host: &mut Host<'_>, counts: &[u32], interrupt: &Interrupt) -> Result<String> {

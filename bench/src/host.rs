@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::interrupt::Interrupt;
 use crate::programs::{command, output};
-use crate::report::progress;
+use crate::terminal::progress;
 
 /// A command of simfs takes no longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);

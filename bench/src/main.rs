@@ -20,8 +20,10 @@ mod report;
 mod rounds;
 mod scale;
 mod session;
+mod site;
 mod statistics;
 mod takeover;
+mod terminal;
 mod worker;
 mod workload;
 
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::progress(&format!("simfs-bench: {error:#}"));
+            terminal::progress(&format!("simfs-bench: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -18,8 +18,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::args::NeighbourArgs;
 use crate::host::Host;
 use crate::interrupt::Interrupt;
-use crate::report::{self, progress};
 use crate::statistics::Spread;
+use crate::terminal::{progress, say};
 
 /// How long the guest is watched beside each neighbour.
 const WATCH: Duration = Duration::from_secs(2);
@@ -99,25 +99,16 @@ impl Waits {
 
 /// Measures, prints and records.
 pub(crate) fn neighbour(args: &NeighbourArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     let interrupt = Interrupt::catch()?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-neighbour")
-        .tempdir_in(&base)?;
-    let mut host = Host::new(dir.path(), &args.bin_dir);
+    let dir = args.site.scratch("neighbour")?;
+    let mut host = Host::new(dir.path(), &args.site.bin_dir);
     let rounds = host
         .mount_up_to(2, &interrupt)
         .and_then(|()| measure(&host, dir.path(), args.rounds, &interrupt));
     host.unmount_all();
     let table = table(&rounds?)?;
-    if let Some(out) = &args.out {
-        fs::create_dir_all(out)?;
-        fs::write(out.join("neighbour.md"), &table)?;
-    }
-    report::say(&table)
+    args.site.record(&[("neighbour.md", &table)])?;
+    say(&table)
 }
 
 /// For each round what the guest waited, by case.

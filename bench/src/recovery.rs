@@ -7,7 +7,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,8 +19,9 @@ use crate::args::RecoveryArgs;
 use crate::crowd::{CrowdedVe, FIRST, PATIENCE};
 use crate::host::number;
 use crate::interrupt::Interrupt;
-use crate::report::{self, Line, lines, progress};
+use crate::report::{Line, lines};
 use crate::statistics::Spread;
+use crate::terminal::{progress, say};
 
 const ROUNDS_THAT_COUNT: u32 = 3;
 
@@ -37,23 +37,17 @@ struct Record {
 
 /// Measures, prints and records.
 pub(crate) fn recovery(args: &RecoveryArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     if args.rounds < ROUNDS_THAT_COUNT {
         progress("fewer than three rounds: the figures show the order of magnitude only");
     }
     let interrupt = Interrupt::catch()?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-recovery")
-        .tempdir_in(&base)?;
+    let dir = args.site.scratch("recovery")?;
     let mut ves = Vec::new();
     for (number, &files) in (FIRST..).zip(&args.files) {
         progress(&format!("making {files} files"));
         ves.push(CrowdedVe::new(
             dir.path(),
-            &args.bin_dir,
+            &args.site.bin_dir,
             number,
             files,
             &interrupt,
@@ -85,13 +79,12 @@ pub(crate) fn recovery(args: &RecoveryArgs) -> Result<()> {
         }
     }
     let table = table(&records)?;
-    if let Some(out) = &args.out {
-        fs::create_dir_all(out)?;
-        fs::write(out.join("recovery.md"), &table)?;
-        fs::write(out.join("recovery.csv"), csv(&records))?;
-        fs::write(out.join("recovery.svg"), drawing(&records))?;
-    }
-    report::say(&table)
+    args.site.record(&[
+        ("recovery.md", &table),
+        ("recovery.csv", &csv(&records)),
+        ("recovery.svg", &drawing(&records)),
+    ])?;
+    say(&table)
 }
 
 /// Mounts, works, ends in one way or the other, mounts again; the milliseconds from the end until a file answers.
@@ -221,8 +214,8 @@ fn drawing(records: &[Record]) -> String {
     lines::drawing(title, "files in the VE", "milliseconds", &lines)
 }
 
-fn csv(records: &[Record]) -> Vec<u8> {
-    let mut text = b"round,files,touched,ms\n".to_vec();
+fn csv(records: &[Record]) -> String {
+    let mut text = "round,files,touched,ms\n".to_owned();
     for Record {
         round,
         files,
@@ -262,11 +255,7 @@ mod tests {
                 .unwrap()
                 .contains("| 5 | 10 | 3.0 | 2.0 | 4.0 | 1.00 |")
         );
-        assert!(
-            String::from_utf8(csv(&records))
-                .unwrap()
-                .contains("1,10,clean,1.000")
-        );
+        assert!(csv(&records).contains("1,10,clean,1.000"));
         assert!(drawing(&records).ends_with("</svg>\n"));
     }
 }

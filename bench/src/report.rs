@@ -20,12 +20,8 @@ pub(crate) use setup::Setup;
 use crate::peer::Peer;
 use crate::programs::{command, output};
 use crate::rounds::{Outcome, Plan};
+use crate::terminal::say;
 use crate::workload;
-
-/// One line for who waits.
-pub(crate) fn progress(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
 
 /// Peers and workloads.
 pub(crate) fn list() -> Result<()> {
@@ -43,17 +39,7 @@ pub(crate) fn list() -> Result<()> {
 
 /// The table, for the terminal.
 pub(crate) fn print(plan: &Plan, outcome: &Outcome) -> Result<()> {
-    write!(
-        std::io::stdout().lock(),
-        "{}",
-        summary::markdown(plan, outcome)
-    )?;
-    Ok(())
-}
-
-/// A finished table, for the terminal.
-pub(crate) fn say(text: &str) -> Result<()> {
-    Ok(write!(std::io::stdout().lock(), "{text}")?)
+    say(&summary::markdown(plan, outcome))
 }
 
 /// `runs/DATE-HOST` beside the manifest.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::interrupt::Interrupt;
 use crate::measure::{Sample, Scale};
 use crate::peer::{Ground, Peer, Tools};
-use crate::report::progress;
+use crate::terminal::progress;
 use crate::worker;
 use crate::workload::{Place, Workload};
 

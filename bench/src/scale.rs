@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use crate::args::ScaleArgs;
 use crate::host::{Host, Ve};
 use crate::interrupt::Interrupt;
-use crate::report::{self, Line, lines, progress};
+use crate::report::{Line, lines};
+use crate::terminal::{progress, say};
 
 /// Operations of one measurement.
 const SAMPLE: u32 = 1_000;
@@ -25,33 +26,24 @@ const LARGE: u32 = 200_000;
 
 /// Measures, prints, records.
 pub(crate) fn scale(args: &ScaleArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     let interrupt = Interrupt::catch()?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-scale")
-        .tempdir_in(&base)?;
-    let mut host = Host::new(dir.path(), &args.bin_dir);
+    let dir = args.site.scratch("scale")?;
+    let mut host = Host::new(dir.path(), &args.site.bin_dir);
     let result = measure(&mut host, args.most, &interrupt);
     host.unmount_all();
     let found = result?;
-    if let Some(out) = &args.out {
-        fs::create_dir_all(out)?;
-        fs::write(out.join("scale.csv"), found.csv())?;
-        fs::write(out.join("scale.md"), &found.notes)?;
-        for (name, across) in [
-            ("files", "files in the VE"),
-            ("users", "users"),
-            ("ves", "mounted VEs"),
-        ] {
-            let title = format!("Cost of one operation against the number of {across}");
-            let drawing = lines::drawing(&title, across, "microseconds", &found.lines(name));
-            fs::write(out.join(format!("scale-{name}.svg")), drawing)?;
-        }
-    }
-    report::say(&found.notes)
+    let drawing = |name, across| {
+        let title = format!("Cost of one operation against the number of {across}");
+        lines::drawing(&title, across, "microseconds", &found.lines(name))
+    };
+    args.site.record(&[
+        ("scale.csv", &found.csv()),
+        ("scale.md", &found.notes),
+        ("scale-files.svg", &drawing("files", "files in the VE")),
+        ("scale-users.svg", &drawing("users", "users")),
+        ("scale-ves.svg", &drawing("ves", "mounted VEs")),
+    ])?;
+    say(&found.notes)
 }
 
 /// One measurement.

@@ -11,8 +11,10 @@ use crate::interrupt::Interrupt;
 use crate::measure::Scale;
 use crate::peer::{Peer, Tools};
 use crate::programs::{self, Program, command, output};
-use crate::report::{self, Setup, progress};
+use crate::report::{self, Setup};
 use crate::rounds::Plan;
+use crate::site::scratch;
+use crate::terminal::progress;
 use crate::workload::{self, Workload};
 
 /// A build of the programs takes no longer than this.
@@ -35,17 +37,10 @@ pub(crate) fn compare(args: &RunArgs) -> Result<()> {
 }
 
 fn session(args: &RunArgs, out: Option<PathBuf>) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     let interrupt = Interrupt::catch()?;
+    let dir = scratch(args.dir.as_deref(), "bench")?;
     let mut plan = plan(args)?;
     leave_out(&mut plan, args)?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-bench")
-        .tempdir_in(&base)
-        .with_context(|| format!("{}", base.display()))?;
     let archive = dir.path().join("tree.tar");
     pack(&archive, args.scale())?;
     let backing = Backing::below(dir.path(), args.as_it_is)?;

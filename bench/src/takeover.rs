@@ -8,9 +8,6 @@
 mod guests;
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,8 +18,9 @@ use crate::args::TakeoverArgs;
 use crate::crowd::{CrowdedVe, FIRST, PATIENCE};
 use crate::host::number;
 use crate::interrupt::Interrupt;
-use crate::report::{self, Line, lines, progress};
+use crate::report::{Line, lines};
 use crate::statistics::Spread;
+use crate::terminal::{progress, say};
 use guests::Guests;
 
 /// How long guests work before and after.
@@ -92,18 +90,12 @@ struct Record {
 
 /// Measures, prints and records.
 pub(crate) fn takeover(args: &TakeoverArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("mounting needs root: run as root");
-    }
     let interrupt = Interrupt::catch()?;
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = tempfile::Builder::new()
-        .prefix("simfs-takeover")
-        .tempdir_in(&base)?;
+    let dir = args.site.scratch("takeover")?;
     let mut records = Vec::new();
     for (number, &files) in (FIRST..).zip(&args.files) {
         progress(&format!("making {files} files"));
-        let ve = CrowdedVe::new(dir.path(), &args.bin_dir, number, files, &interrupt)?;
+        let ve = CrowdedVe::new(dir.path(), &args.site.bin_dir, number, files, &interrupt)?;
         ve.simfs("mount")?;
         for round in 1..=args.rounds {
             for case in CASES {
@@ -122,18 +114,12 @@ pub(crate) fn takeover(args: &TakeoverArgs) -> Result<()> {
         ve.simfs("umount")?;
     }
     let table = table(&records)?;
-    if let Some(out) = &args.out {
-        record(out, &table, &records)?;
-    }
-    report::say(&table)
-}
-
-fn record(out: &Path, table: &str, records: &[Record]) -> Result<()> {
-    fs::create_dir_all(out)?;
-    fs::write(out.join("takeover.md"), table)?;
-    fs::write(out.join("takeover.csv"), csv(records))?;
-    fs::write(out.join("takeover.svg"), drawing(records))?;
-    Ok(())
+    args.site.record(&[
+        ("takeover.md", &table),
+        ("takeover.csv", &csv(&records)),
+        ("takeover.svg", &drawing(&records)),
+    ])?;
+    say(&table)
 }
 
 /// The milliseconds that a guest waited for one file at most.
@@ -245,8 +231,8 @@ fn drawing(records: &[Record]) -> String {
     lines::drawing(title, "files known to the daemon", "milliseconds", &lines)
 }
 
-fn csv(records: &[Record]) -> Vec<u8> {
-    let mut text = b"round,files,what,ms\n".to_vec();
+fn csv(records: &[Record]) -> String {
+    let mut text = "round,files,what,ms\n".to_owned();
     for record in records {
         let Record {
             round, files, ms, ..
@@ -290,7 +276,7 @@ mod tests {
             assert!(table.contains(row), "{row}\n{table}");
         }
         assert_eq!(drawing(&records).matches("<circle").count(), 6);
-        let csv = String::from_utf8(csv(&records)).unwrap();
+        let csv = csv(&records);
         assert!(csv.contains("1,100,kill -9,1000.100"), "{csv}");
     }
 }
