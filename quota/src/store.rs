@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::subject::VeId;
 
 pub mod copy;
+mod dir;
 mod disk;
 mod handle;
 mod identity;
@@ -29,8 +30,8 @@ mod sync_file;
 mod worker;
 
 pub use copy::{CopyChange, LimitsCopy};
-pub use disk::{DiskStore, Options};
-pub use worker::OnHang;
+pub use disk::DiskStore;
+pub use worker::{OnHang, Options};
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);

@@ -21,6 +21,7 @@ use crate::subject::{Subject, VeId};
 use super::record::{AccountRecord, InfoRecord};
 use super::{StoreError, identity, sync_file};
 
+pub(super) mod files;
 mod line;
 pub(super) mod log;
 

@@ -18,48 +18,24 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::subject::VeId;
 
-use super::copy::{self, AccountCopy, LimitsCopy, log, log::LimitsLog};
+use super::copy::files::CopyFiles;
+use super::copy::{self, AccountCopy, LimitsCopy, log};
+use super::dir::{DATABASE, move_aside, take_existing};
 use super::handle::Handle;
 use super::lock::DirLock;
-use super::record::{self, InfoRecord, SchemaRecord, key};
-use super::worker::{OnHang, Worker};
-use super::{Batch, CopyChange, Entry, Op, Store, StoreError};
-use super::{identity, salvage, sync_file};
-
-/// The database's file in the store's directory.
-pub(super) const DATABASE: &str = "quota.redb";
-/// The database's directory in stores of before the first release.
-const OLD_DATABASE: &str = "db";
+use super::record::{self, InfoRecord, key};
+use super::worker::{Options, Worker};
+use super::{Batch, CopyChange, Entry, Store, StoreError, identity, sync_file};
 
 /// Entries read at a time.
 const PAGE: usize = 1024;
 /// Bytes of a line of the copy.
 const COPY_LINE: usize = 256;
-
-/// How to open a store.
-#[derive(Clone)]
-pub struct Options {
-    /// How long one call may take.
-    pub time_limit: Duration,
-    /// Called once when a call takes longer.
-    pub on_hang: OnHang,
-}
-
-impl Default for Options {
-    /// Ten seconds, then the end of the process: a supervisor starts the next one, and a kill loses nothing.
-    fn default() -> Self {
-        Self {
-            time_limit: Duration::from_secs(10),
-            on_hang: Arc::new(|_| std::process::abort()),
-        }
-    }
-}
 
 /// The store of one VE on disk; others are kept out while it is open.
 pub struct DiskStore {
@@ -68,7 +44,7 @@ pub struct DiskStore {
     worker: Worker,
     /// Locked by the worker's thread only, like `copy`.
     handle: Arc<Mutex<Handle>>,
-    copy: Arc<Mutex<Copy>>,
+    copy: Arc<Mutex<CopyFiles>>,
     _lock: DirLock,
 }
 
@@ -85,7 +61,7 @@ impl DiskStore {
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is none, [`StoreError::Held`], [`StoreError::Damaged`] when
-    /// [`salvage::salvage`] is the remedy, [`StoreError::ForeignVe`], [`StoreError::NewerFormat`],
+    /// [`super::salvage::salvage`] is the remedy, [`StoreError::ForeignVe`], [`StoreError::NewerFormat`],
     /// [`StoreError::NoSpace`], [`StoreError::Io`].
     pub fn open(dir: &Path, ve: VeId) -> Result<Self, StoreError> {
         Self::open_with(dir, ve, Options::default())
@@ -107,7 +83,7 @@ impl DiskStore {
         }
         refuse_lost_identity(dir)?;
         if dir.join(DATABASE).exists() {
-            salvage::move_aside(dir)?;
+            move_aside(dir)?;
         }
         let store = Self::start(dir, ve, lock, options)?;
         store.handle_call("create", Handle::create)?;
@@ -181,7 +157,7 @@ impl DiskStore {
             dir: dir.to_path_buf(),
             worker,
             handle,
-            copy: Arc::new(Mutex::new(Copy::new(dir, ve))),
+            copy: Arc::new(Mutex::new(CopyFiles::new(dir, ve))),
             _lock: lock,
         })
     }
@@ -292,56 +268,6 @@ impl Store for DiskStore {
     }
 }
 
-/// The files of the copy.
-pub(super) struct Copy {
-    dir: PathBuf,
-    limits: LimitsLog,
-    /// What the settings' file is known to say.
-    settings: Option<InfoRecord>,
-}
-
-impl Copy {
-    pub(super) fn new(dir: &Path, ve: VeId) -> Self {
-        Self {
-            dir: dir.to_path_buf(),
-            limits: LimitsLog::new(dir, ve),
-            settings: None,
-        }
-    }
-
-    /// Writes what a change concerns.
-    fn keep(&mut self, change: &CopyChange) -> Result<(), StoreError> {
-        let info = &change.info;
-        if self.settings.is_none() {
-            self.settings = copy::settings(&self.dir).ok().flatten();
-        }
-        let is_known = self.settings.as_ref().is_some_and(|known| {
-            let epoch = info.epoch;
-            *info
-                == InfoRecord {
-                    epoch,
-                    ..known.clone()
-                }
-        });
-        if !is_known || change.accounts.is_empty() {
-            copy::write_settings(&self.dir, info)?;
-            self.settings = Some(info.clone());
-        }
-        if change.accounts.is_empty() && self.dir.join(copy::LIMITS).exists() {
-            return Ok(());
-        }
-        self.limits.append(info.epoch, &change.accounts)
-    }
-
-    /// Replaces both files.
-    pub(super) fn replace(&mut self, copy: &LimitsCopy) -> Result<(), StoreError> {
-        if let Some(info) = &copy.info {
-            copy::write_settings(&self.dir, info)?;
-        }
-        self.limits.replace(copy)
-    }
-}
-
 impl Drop for DiskStore {
     fn drop(&mut self) {
         let _ = self.handle_call("close", |handle| {
@@ -349,24 +275,6 @@ impl Drop for DiskStore {
             Ok(())
         });
     }
-}
-
-/// The first entry of a new store.
-pub(super) fn schema_batch(ve: VeId) -> Batch {
-    let key = key::schema();
-    let value = record::encode(&key, &SchemaRecord { ve });
-    Batch::from_iter([Op::Put { key, value }])
-}
-
-/// Takes the lock of a directory for a store of this version.
-pub(super) fn take_existing(dir: &Path) -> Result<DirLock, StoreError> {
-    if !dir.is_dir() {
-        return Err(StoreError::Missing { dir: dir.into() });
-    }
-    if dir.join(OLD_DATABASE).is_dir() {
-        return Err(StoreError::OtherVersion { dir: dir.into() });
-    }
-    DirLock::take(dir)
 }
 
 fn refuse_lost_identity(dir: &Path) -> Result<(), StoreError> {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::subject::VeId;
 
-use super::disk::{DATABASE, schema_batch};
-use super::record::{self, SchemaRecord, key};
+use super::dir::DATABASE;
+use super::record::{self, SchemaRecord, key, schema_batch};
 use super::redb::Database;
 use super::{Store as _, StoreError, identity, sync_file};
 

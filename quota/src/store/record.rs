@@ -28,6 +28,7 @@ pub use account::AccountRecord;
 pub use bytes::{Reader, Writer};
 pub use info::InfoRecord;
 pub use schema::SchemaRecord;
+pub(super) use schema::schema_batch;
 
 /// Bytes of the checksum at the end.
 const CRC_LEN: usize = 4;

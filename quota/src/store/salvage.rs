@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::grace::Deadlines;
 use crate::limit::{Limit, Limits};
@@ -23,17 +23,16 @@ use crate::subject::{QuotaType, Subject, VeId};
 use crate::units::{Bytes, Inodes};
 
 use super::copy::AccountCopy;
-use super::disk::{Copy, DATABASE, Options, schema_batch, take_existing};
-use super::record::{self, AccountRecord, InfoRecord, key};
+use super::copy::files::CopyFiles;
+use super::dir::{ASIDE, DATABASE, free_aside, last_aside, move_aside, take_existing};
+use super::record::{self, AccountRecord, InfoRecord, key, schema_batch};
 use super::redb::Database;
 use super::rescue::{self, Gap};
-use super::worker::Worker;
+use super::worker::{Options, Worker};
 use super::{Batch, LimitsCopy, Store as _, StoreError, identity, sync_file};
 
 /// Where the new database is built.
 const BUILD: &str = "quota.redb.new";
-/// What the names of databases moved aside start with.
-const ASIDE: &str = "quota.redb.damaged.";
 /// What the names of reports end with.
 const REPORT: &str = ".report";
 /// The longest report that is read.
@@ -159,7 +158,7 @@ fn salvage_held(dir: &Path, ve: VeId) -> Result<Salvage, StoreError> {
         StoreError::damaged_file(what, dir)
     })?;
     build(dir, &batch)?;
-    Copy::new(dir, ve).replace(&mended)?;
+    CopyFiles::new(dir, ve).replace(&mended)?;
     identity::write(dir, ve)?;
     keep(dir, &report)?;
     Ok(report)
@@ -312,44 +311,6 @@ fn read_copy(dir: &Path, ve: VeId, report: &mut Salvage) -> Result<Option<Limits
     let damaged = copy.iter().flat_map(|copy| &copy.damaged).cloned();
     report.lost.extend(damaged);
     Ok(copy)
-}
-
-/// Renames the database to a name with the time in it; durable when it returns.
-pub(super) fn move_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
-    let database = dir.join(DATABASE);
-    let aside = free_aside(dir);
-    fs::rename(&database, &aside).map_err(|error| StoreError::io("rename", &database, error))?;
-    sync_file::sync_dir(dir)?;
-    Ok(Some(aside))
-}
-
-/// A name with the time in it that is not in use: two in a millisecond, or a clock set back.
-fn free_aside(dir: &Path) -> PathBuf {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let mut stamp = now.map_or(0, |time| time.as_millis());
-    loop {
-        let path = dir.join(format!("{ASIDE}{stamp}"));
-        if !path.exists() {
-            return path;
-        }
-        stamp = stamp.saturating_add(1);
-    }
-}
-
-/// The database that was moved aside last, by a salvage that was interrupted.
-fn last_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
-    let entries = fs::read_dir(dir).map_err(|error| StoreError::io("read", dir, error))?;
-    let stamps = entries.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        let stamp = path
-            .file_name()?
-            .to_str()?
-            .strip_prefix(ASIDE)?
-            .parse::<u128>()
-            .ok()?;
-        Some((stamp, path))
-    });
-    Ok(stamps.max().map(|(_, path)| path))
 }
 
 /// Takes every sound record that can be read of the damaged database.

@@ -19,6 +19,25 @@ use super::StoreError;
 /// What to do when a call hangs: it is given the name of the call.
 pub type OnHang = Arc<dyn Fn(&'static str) + Send + Sync>;
 
+/// How to open a store: what becomes of calls that hang.
+#[derive(Clone)]
+pub struct Options {
+    /// How long one call may take.
+    pub time_limit: Duration,
+    /// Called once when a call takes longer.
+    pub on_hang: OnHang,
+}
+
+impl Default for Options {
+    /// Ten seconds, then the end of the process: a supervisor starts the next one, and a kill loses nothing.
+    fn default() -> Self {
+        Self {
+            time_limit: Duration::from_secs(10),
+            on_hang: Arc::new(|_| std::process::abort()),
+        }
+    }
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A rate that a store which does not hang exceeds by far.

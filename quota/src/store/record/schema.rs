@@ -2,7 +2,8 @@
 
 use crate::subject::VeId;
 
-use super::{Reader, Record, RecordError, Writer};
+use super::super::{Batch, Op};
+use super::{Reader, Record, RecordError, Writer, encode, key};
 
 /// Names the store itself: written when it is made, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,4 +35,11 @@ impl Record for SchemaRecord {
             ve: VeId::new(input.u32()?),
         })
     }
+}
+
+/// The first entry of a new store.
+pub(in crate::store) fn schema_batch(ve: VeId) -> Batch {
+    let key = key::schema();
+    let value = encode(&key, &SchemaRecord { ve });
+    Batch::from_iter([Op::Put { key, value }])
 }
