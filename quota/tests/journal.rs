@@ -8,10 +8,13 @@
 )]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use quota::journal::{Identity, Image};
+use quota::journal::{Identity, Image, Unusable};
+use quota::store::memory::MemoryStore;
 use quota::{
-    Bytes, Change, Charged, Epoch, FileJournal, InodeId, IntentSlot, Journal, Owner, Usage, VeId,
+    Bytes, Change, Charged, Engine, Environment, Epoch, FileJournal, InodeId, IntentSlot, Journal,
+    Owner, Setup, Usage, VeId,
 };
 
 struct Bench {
@@ -290,4 +293,85 @@ fn a_journal_of_another_release_is_foreign() {
             bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
         });
     }
+}
+
+// S53: A journal that is damaged, cut off or foreign is named in the log and never used; the VE mounts and is recounted while it works.
+#[test]
+fn a_journal_that_was_changed_is_refused() {
+    let bench = Bench::new();
+    for number in 0..3 {
+        bench.journal.begin(&[(inode(number), charged(10))]);
+    }
+    assert_eq!(bench.touched(0).len(), 3);
+    let (records, length) = RECORDS;
+    for at in [
+        0,
+        9,
+        17,
+        25,
+        records,
+        records + 130,
+        records + 2 * length + 90,
+    ] {
+        is_named(&bench, "damaged", |bytes| bytes[at] ^= 4);
+    }
+    for length in [0, 100, 4096, records] {
+        is_named(&bench, "damaged", |bytes| bytes.truncate(length));
+    }
+    let path = bench.dir.path().join("journal");
+    let refused = |identity| Image::read(&path, &identity).unwrap_err();
+    for (foreign, why) in [
+        (
+            Identity {
+                ve: VeId::new(8),
+                ..identity()
+            },
+            "another VE",
+        ),
+        (
+            Identity {
+                session: 2,
+                ..identity()
+            },
+            "another mount",
+        ),
+        (
+            Identity {
+                boot: "later".into(),
+                ..identity()
+            },
+            "another boot",
+        ),
+    ] {
+        let refused = refused(foreign);
+        assert!(matches!(refused, Unusable::Foreign(_)), "{why}: {refused}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(refused(identity()), Unusable::Missing));
+}
+
+#[test]
+fn the_file_shrinks_after_a_burst() {
+    let Bench { dir, journal } = Bench::new();
+    let store = Arc::new(MemoryStore::new());
+    let setup = Setup::new(VeId::new(1), "/private");
+    drop(Engine::create(store.clone(), Environment::default(), setup).unwrap());
+    let engine = Engine::open_journaled(store, Environment::default(), Arc::new(journal)).unwrap();
+    engine.begin_service(1, false).unwrap();
+    for number in 0..40_000 {
+        drop(engine.watch(inode(number), None));
+    }
+    assert!(engine.wants_commit());
+    let path = dir.path().join("journal");
+    let size = || std::fs::metadata(&path).unwrap().len();
+    let burst = size();
+    engine.record(&[Change {
+        inode: inode(1),
+        before: None,
+        after: charged(0),
+    }]);
+    engine.commit().unwrap();
+    assert!(!engine.wants_commit());
+    assert!(size() < burst / 3, "{} of {burst} bytes are left", size());
+    assert!(Image::read(&path, &identity()).is_ok());
 }

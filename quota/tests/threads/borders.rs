@@ -1,13 +1,6 @@
 //! Limits that move while threads work below them: whatever is in force bounds what is granted from then on, at every
 //! look, on the way of every day and by the rules alike.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests state what they expect"
-)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,6 +10,8 @@ use quota::{
     Inodes, Limit, LimitsChange, ManualClock, Owner, PerScope, QuotaType, Resource, Scope, Setting,
     Setup, Subject, Tally, Timestamp, Uid, Usage, VeId, Want,
 };
+
+use super::{Finish, add, assert_sums, dice};
 
 const WORKERS: u32 = 4;
 /// Files of each worker.
@@ -36,13 +31,6 @@ struct Scene {
     engine: Engine,
     done: AtomicBool,
     refused: AtomicU64,
-}
-
-fn dice(seed: &mut u64, below: u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed % below
 }
 
 fn held(account: &Account) -> u64 {
@@ -179,21 +167,6 @@ impl Scene {
     }
 }
 
-fn assert_sums(tally: &Tally) {
-    let sum = |usage: Vec<Usage>| usage.into_iter().fold(Usage::ZERO, Usage::saturating_add);
-    assert_eq!(tally.ve, sum(tally.users.values().copied().collect()));
-    assert_eq!(tally.ve, sum(tally.groups.values().copied().collect()));
-}
-
-/// Ends the workers also when the test fails, or it would hang.
-struct Finish<'a>(&'a AtomicBool);
-
-impl Drop for Finish<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn what_is_in_force_bounds_what_is_granted_from_then_on() {
     let scene = Scene::new();
@@ -224,11 +197,7 @@ fn what_is_in_force_bounds_what_is_granted_from_then_on() {
         }
         drop(finish);
         for worker in workers {
-            let left = worker.join().unwrap();
-            for subject in left.subjects() {
-                let sum = expected.usage(subject).saturating_add(left.usage(subject));
-                expected.set(subject, sum);
-            }
+            add(&mut expected, &worker.join().unwrap());
         }
     });
     assert_eq!(scene.engine.reserved(), Usage::ZERO);

@@ -1,12 +1,5 @@
 //! Many threads at the limit: nobody ever sees more than the limit, and the sums agree at the end.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests state what they expect"
-)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,6 +8,8 @@ use quota::{
     Bytes, Change, Charged, Engine, Environment, InodeId, Inodes, Limit, Limits, LimitsChange,
     Owner, Setup, Subject, Tally, Uid, Usage, VeId, Want,
 };
+
+use super::{Finish, add, assert_sums, dice};
 
 const THREADS: u32 = 8;
 const ROUNDS: u64 = 4_000;
@@ -43,21 +38,15 @@ fn start() -> (Arc<MemoryStore>, Engine) {
 
 /// Creates, grows, shrinks, gives away and removes its own inodes. Returns what is left of them.
 fn work(engine: &Engine, thread: u32, granted: &AtomicU64, refused: &AtomicU64) -> Tally {
-    let mut seed = u64::from(thread) + 1;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let seed = &mut (u64::from(thread) + 1);
     let mut inodes: [Option<Charged>; 6] = [None; 6];
     for round in 0..ROUNDS {
-        let at = usize::try_from(random(6)).unwrap();
-        let uid = u32::try_from(random(u64::from(THREADS / 2))).unwrap();
+        let at = usize::try_from(dice(seed, 6)).unwrap();
+        let uid = u32::try_from(dice(seed, u64::from(THREADS / 2))).unwrap();
         let owner = Owner::new(uid, uid % 2);
         let ino = InodeId::new(u64::from(thread) << 32 | round, 0, &[]);
         let before = inodes[at];
-        if random(3) == 0 {
+        if dice(seed, 3) == 0 {
             engine.record(&[Change {
                 inode: ino,
                 before,
@@ -67,11 +56,11 @@ fn work(engine: &Engine, thread: u32, granted: &AtomicU64, refused: &AtomicU64) 
             continue;
         }
         // Asks for the whole new inode, although the old one's place becomes free.
-        let asked = Usage::inode(Bytes::new(random(40)));
+        let asked = Usage::inode(Bytes::new(dice(seed, 40)));
         match engine.reserve(&[(ino, before)], &[Want::new(owner, asked)], &|| false) {
-            Ok(promise) if random(4) == 0 => drop(promise),
+            Ok(promise) if dice(seed, 4) == 0 => drop(promise),
             Ok(promise) => {
-                let usage = Usage::inode(Bytes::new(random(asked.space.get() + 1)));
+                let usage = Usage::inode(Bytes::new(dice(seed, asked.space.get() + 1)));
                 let after = Some(Charged { owner, usage });
                 promise.settle(&[Change {
                     inode: ino,
@@ -128,21 +117,6 @@ fn commit(engine: &Engine, store: &MemoryStore, done: &AtomicBool) {
     }
 }
 
-fn assert_sums(tally: &Tally) {
-    let sum = |usage: Vec<Usage>| usage.into_iter().fold(Usage::ZERO, Usage::saturating_add);
-    assert_eq!(tally.ve, sum(tally.users.values().copied().collect()));
-    assert_eq!(tally.ve, sum(tally.groups.values().copied().collect()));
-}
-
-/// Ends the watchers also when a worker fails, or the test would hang.
-struct Finish<'a>(&'a AtomicBool);
-
-impl Drop for Finish<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn used_and_reserved_never_pass_the_limit_and_the_sums_agree() {
     let (store, engine) = start();
@@ -162,11 +136,7 @@ fn used_and_reserved_never_pass_the_limit_and_the_sums_agree() {
             })
             .collect();
         for worker in workers {
-            let left = worker.join().unwrap();
-            for subject in left.subjects() {
-                let sum = expected.usage(subject).saturating_add(left.usage(subject));
-                expected.set(subject, sum);
-            }
+            add(&mut expected, &worker.join().unwrap());
         }
         drop(finish);
         assert!(watcher.join().unwrap() > 0);
