@@ -13,7 +13,7 @@ use super::{Call, Entry, Fs};
 use crate::error::FsResult;
 use crate::fault;
 use crate::node::{Node, NodeId, Presence};
-use crate::sys::dirent::{self, DirStream};
+use crate::sys::dirent::DirStream;
 use crate::sys::file;
 
 /// One entry of a listing.
@@ -111,12 +111,9 @@ impl Fs {
         // None stands at the start: a listing that begins sees the directory as it is now.
         let mut stream = match self.listings.take(node, position) {
             Some(stream) => stream,
-            None => {
-                let mut stream = DirStream::new(file::open_dir(dir.as_fd())?);
-                stream.seek(position)?;
-                stream
-            }
+            None => DirStream::new(file::open_dir(dir.as_fd())?),
         };
+        stream.seek(position)?;
         let mut count = 0_u32;
         loop {
             let before = stream.position();
@@ -161,21 +158,6 @@ impl Fs {
             None => Ok(()),
         }
     }
-}
-
-/// The lengths of all names in a directory, for [`crate::accounting::growth`]; stops where they could not fit `limit` bytes.
-pub(super) fn name_lengths(dir: impl AsFd, limit: u64) -> std::io::Result<Vec<usize>> {
-    let mut stream = dirent::DirStream::new(file::open_dir(dir.as_fd())?);
-    let mut lengths = Vec::new();
-    let mut total = 0;
-    while let Some(entry) = stream.next()? {
-        lengths.push(entry.name.len());
-        total += u64::try_from(entry.name.len()).unwrap_or(u64::MAX);
-        if total > limit {
-            break;
-        }
-    }
-    Ok(lengths)
 }
 
 #[cfg(test)]
@@ -249,6 +231,30 @@ mod tests {
         list(&bed, NodeId::ROOT, 0, 1);
         std::fs::write(bed.dir.path().join("new"), b"").unwrap();
         assert_eq!(list(&bed, NodeId::ROOT, 0, 9).0.len(), 3);
+    }
+
+    /// A listing comes to where an earlier one stands: it must not be given what that one has read ahead.
+    #[test]
+    fn a_listing_is_not_shown_what_another_has_read_before() {
+        let bed = Bed::new();
+        let make = |kind: &str| {
+            for number in 0..20 {
+                std::fs::write(bed.dir.path().join(format!("{kind}{number}")), b"").unwrap();
+            }
+        };
+        make("old");
+        list(&bed, NodeId::ROOT, 0, 10);
+        make("new");
+        let (mut seen, mut position) = (BTreeSet::new(), 0);
+        loop {
+            let (names, next) = list(&bed, NodeId::ROOT, position, 1);
+            if names.is_empty() {
+                break;
+            }
+            seen.extend(names);
+            position = next;
+        }
+        assert_eq!(seen.len(), 42, "{seen:?}");
     }
 
     /// S3: what nobody has open is given back at once; a listing that nobody ended is no opening.

@@ -1,12 +1,15 @@
 //! Listings that are under way: where each stands, so that the next request of it goes on without opening the directory.
 //!
 //! The kernel opens directories without asking (`fuse`), so nothing here belongs to a handle: a request names a directory and
-//! a position, and any stream of that directory can be sought to it. A stream that stands there already is only cheaper.
+//! a position, and any stream of that directory can be sought to it. The one that stands there already is preferred: over
+//! overlayfs, where a position counts the entries of one opening, only that one goes on in the right place.
 //!
 //! Invariants:
 //! 1. At most [`KEPT`] streams are kept; of more, the listing that waited longest has its directory opened again.
 //! 2. A stream is kept for one request at a time: [`Listings::take`] gives it away.
-//! 3. A removed directory has none: a stream would hold it in being. The kernel keeps its lock over each listing and over the
+//! 3. A stream is kept without what it has read ahead: it may be a later listing that goes on with it, and that one is to
+//!    see what was made in between.
+//! 4. A removed directory has none: a stream would hold it in being. The kernel keeps its lock over each listing and over the
 //!    removal, so none is under way then.
 //!
 //! One lock, a leaf.
@@ -18,7 +21,7 @@ use parking_lot::Mutex;
 use crate::node::{Node, NodeId};
 use crate::sys::dirent::DirStream;
 
-/// How many listings are remembered; each has a descriptor and at most one buffer.
+/// How many listings are remembered, each by a descriptor.
 const KEPT: usize = 16;
 
 /// Streams between two requests, the longest waiting first.
@@ -42,7 +45,7 @@ impl Listing {
 }
 
 impl Listings {
-    /// The stream that stands at this position of the directory.
+    /// The stream that stands at this position of the directory; it must be sought there before it is read.
     pub(super) fn take(&self, node: &Node, position: u64) -> Option<DirStream> {
         let mut kept = self.kept.lock();
         let stands_there =
@@ -52,7 +55,8 @@ impl Listings {
     }
 
     /// Keeps a stream for the next request of its listing.
-    pub(super) fn keep(&self, node: &Node, stream: DirStream) {
+    pub(super) fn keep(&self, node: &Node, mut stream: DirStream) {
+        stream.forget_buffer();
         let listing = Listing {
             node: node.id(),
             generation: node.generation(),

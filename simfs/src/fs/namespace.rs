@@ -19,6 +19,7 @@ use crate::fault;
 use crate::handle::HandleId;
 use crate::node::{Found, Locked, Node, NodeId, Presence, State};
 use crate::shared::flights::Step;
+use crate::sys::dirent;
 use crate::sys::file;
 use crate::sys::stat::{FileKind, Stat, stat_fd};
 use crate::sys::xattr;
@@ -373,7 +374,7 @@ impl Fs {
         self.accounting.reserve(caller, &touched, &worst, || {
             let bare = !xattr::has_default_acl(dir);
             let mut need = self.wants_of_new(caller, parent, state, new, bare);
-            let names = super::dir::name_lengths(dir, growth.block())?;
+            let names = dirent::name_lengths(dir, growth.block())?;
             if !growth.fits_one_block(occupied, names.into_iter(), name.as_bytes().len()) {
                 need.push(Want::new(owner, Usage::space(growth.directory(occupied))));
             }
