@@ -215,6 +215,32 @@ fn two_descriptors_see_each_other() {
     });
 }
 
+/// The daemon answers these reads, each of them as far as the file goes: a shorter answer would be the file's end. Memory
+/// decides how many pages one is of.
+// S30
+#[test]
+fn large_reads_by_the_daemon_are_whole() {
+    let Some(pair) = Pair::new(Spec::default()) else {
+        return;
+    };
+    pair.same(ROOT, "2 MiB in one call", |root| {
+        let data: Vec<u8> = (0..2 * MIB).map(|n| (n % 251) as u8).collect();
+        let path = root.join("file");
+        assert_eq!(write_at(&create(&path).unwrap(), 0, &data).1, None);
+        let _reader = open(&path, OFlags::RDONLY).unwrap();
+        let both = open(&path, OFlags::RDWR).unwrap();
+        let mut memory = vec![0_u8; data.len() + 8192];
+        let page = memory.as_ptr().align_offset(4096);
+        [0, 16, 4095].map(|start| {
+            let from = page + start;
+            let buffer = &mut memory[from..from + data.len()];
+            buffer.fill(0);
+            let read = pread(&both, &mut *buffer, 0);
+            (read, *buffer == data[..])
+        })
+    });
+}
+
 #[test]
 fn programs_run_from_the_mount() {
     let Some(ve) = Spec::default().mount() else {

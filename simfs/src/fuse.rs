@@ -61,8 +61,10 @@ const NEVER: Duration = Duration::ZERO;
 /// # Source
 /// Linux `include/uapi/linux/limits.h`, `XATTR_SIZE_MAX` and `XATTR_LIST_MAX`.
 const XATTR_MAX: u32 = 65536;
-/// The largest read or write that is asked for, in bytes. Each worker has as much memory in use all the time ([`BUFFERS`]).
+/// The largest write that is asked for, in bytes. Each worker has as much memory in use all the time ([`BUFFERS`]).
 pub const MAX_REQUEST: u32 = 512 << 10;
+/// The largest read that is answered whole, in bytes: requests have one page more ([`handshake`]), of at most 64 KiB.
+const MAX_READ: u32 = MAX_REQUEST + (64 << 10);
 /// The protocol library reads requests into zeroed memory of a little more than this, in bytes; nothing else is as large.
 const LIBRARY_BUFFER: usize = 16 << 20;
 /// Room for what comes with the data of a request: header, arguments, names.
@@ -205,7 +207,7 @@ fn backing_of(opened: &Opened) -> Option<&Backing> {
 }
 
 fn with_buffer<R>(size: u32, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
-    let size = usize::try_from(size.min(MAX_REQUEST)).unwrap_or(0);
+    let size = usize::try_from(size.min(MAX_READ)).unwrap_or(0);
     BUFFER.with_borrow_mut(|buffer| {
         if buffer.len() < size {
             buffer.resize(size, 0);

@@ -35,6 +35,8 @@ mod reply {
     pub(super) const READAHEAD: usize = 24;
     pub(super) const FLAGS: usize = 28;
     pub(super) const LARGEST_WRITE: usize = 36;
+    /// Of 16 bits; behind it a number that is the kernel's own.
+    pub(super) const PAGES: usize = 44;
     pub(super) const FLAGS2: usize = 48;
     /// What a request of the kernel may look like follows from these; the rest is the kernel's own business.
     pub(super) const AGREED: [(usize, &str); 7] = [
@@ -42,7 +44,7 @@ mod reply {
         (28, "capabilities"),
         (LARGEST_WRITE, "largest write"),
         (40, "granularity of times"),
-        (44, "largest number of pages"),
+        (PAGES, "largest number of pages"),
         (48, "more capabilities"),
         (52, "stacking depth"),
     ];
@@ -81,7 +83,8 @@ pub(super) fn first(
         }
     };
     buffer.truncate(length);
-    let (session, reply) = play(&buffer, device, adapter, config)?;
+    let (session, mut reply) = play(&buffer, device, adapter, config)?;
+    one_page_more(&mut reply);
     rustix::io::write(device, &reply)?;
     let request = buffer;
     Ok((session, Handshake { request, reply }))
@@ -95,7 +98,11 @@ pub(super) fn again(
     config: Config,
 ) -> io::Result<Session<Adapter>> {
     let offer = offer(kept).ok_or_else(|| refused("the saved handshake is cut off"))?;
-    let (session, reply) = play(&offer, device, adapter, config)?;
+    let (session, mut reply) = play(&offer, device, adapter, config)?;
+    // A predecessor may be of a build that left the number of pages as it was.
+    if number(&reply, reply::PAGES) != number(&kept.reply, reply::PAGES) {
+        one_page_more(&mut reply);
+    }
     match difference(&kept.reply, &reply) {
         None => Ok(session),
         Some(what) => Err(refused(&format!(
@@ -140,6 +147,16 @@ fn offer(kept: &Handshake) -> Option<Vec<u8>> {
     let readahead = number(&kept.reply, reply::READAHEAD)?;
     put(&mut offer, request::READAHEAD, readahead)?;
     Some(offer)
+}
+
+/// Allows requests one page more than the library asks for.
+fn one_page_more(reply: &mut [u8]) {
+    let pages = reply
+        .get_mut(reply::PAGES..)
+        .and_then(<[u8]>::first_chunk_mut);
+    if let Some(pages) = pages {
+        *pages = u16::from_ne_bytes(*pages).saturating_add(1).to_ne_bytes();
+    }
 }
 
 /// The first thing in which two replies differ that matters.
@@ -261,13 +278,41 @@ mod tests {
             (MAX_REQUEST * 2, false),
         ] {
             put(&mut kept.reply, reply::LARGEST_WRITE, size).unwrap();
-            let pages = kept.reply.get_mut(44..46).unwrap();
-            pages.copy_from_slice(&u16::try_from(size / 4096).unwrap().to_ne_bytes());
+            set_pages(&mut kept.reply, size / 4096);
             let (next, config) = adapter(&bed, Some(&kept));
             let taken = again(&kept, &null(), next, config);
             assert_eq!(taken.is_ok(), is_taken, "{size}: {taken:?}");
             let said = taken.err().map(|error| error.to_string());
             assert!(said.is_none_or(|said| said.contains("another largest write")));
+        }
+    }
+
+    fn set_pages(reply: &mut [u8], pages: u32) {
+        let place = reply.get_mut(reply::PAGES..reply::PAGES + 2).unwrap();
+        place.copy_from_slice(&u16::try_from(pages).unwrap().to_ne_bytes());
+    }
+
+    /// The largest write from memory that begins within a page is one request. S76: mounts of builds that asked for less
+    /// are taken over as they are.
+    #[test]
+    fn a_request_has_room_for_a_write_that_begins_within_a_page() {
+        let bed = Bed::new();
+        let (kernel, device) = crate::keeper::packet_pair().unwrap();
+        rustix::io::write(&kernel, &init()).unwrap();
+        let (new, config) = adapter(&bed, None);
+        let (_session, mut kept) = first(&device, new, config).unwrap();
+        let mut told = vec![0; LENGTH_MAX];
+        let length = rustix::io::read(&kernel, &mut told).unwrap();
+        assert_eq!(told.get(..length), Some(&*kept.reply));
+        assert_eq!(
+            number(&kept.reply, reply::PAGES),
+            Some(MAX_REQUEST / 4096 + 1)
+        );
+        for (more, is_taken) in [(0, true), (1, true), (2, false)] {
+            set_pages(&mut kept.reply, MAX_REQUEST / 4096 + more);
+            let (next, config) = adapter(&bed, Some(&kept));
+            let taken = again(&kept, &null(), next, config);
+            assert_eq!(taken.is_ok(), is_taken, "{more}: {taken:?}");
         }
     }
 
