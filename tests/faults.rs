@@ -341,6 +341,26 @@ fn the_daemon_never_waits_for_a_write_out_of_its_own() {
     assert_eq!(spared.expect("score").trim(), "-900");
 }
 
+/// By itself the kernel has stores through mappings of a FUSE mount wait for write-out from one percent of what may be dirty.
+// S62
+#[test]
+fn stores_may_wait_for_write_out_as_on_a_disk() {
+    if !holds_sys_resource() {
+        require::skip("needs CAP_SYS_RESOURCE");
+        return;
+    }
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    let device = rustix::fs::stat(ve.root()).expect("a root").st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let of = |file: &str| {
+        let path = format!("/sys/class/bdi/{major}:{minor}/{file}");
+        std::fs::read_to_string(path).expect("a bdi")
+    };
+    assert_eq!(of("max_ratio").trim(), "20");
+}
+
 #[test]
 fn a_wrong_score_is_refused() {
     let Some(ve) = Spec::default().init() else {

@@ -4,27 +4,36 @@
 //! 1. its own allocations must not wait for write-out (`PR_SET_IO_FLUSHER`), or the two could wait for each other;
 //! 2. when memory runs out it is nearly the last to be killed (`oom_score_adj`): its guests' processes can be started again,
 //!    what they had in memory cannot;
-//! 3. it may have as many files open as the host's administrator allows, not as a shell does by default.
+//! 3. it may have as many files open as the host's administrator allows, not as a shell does by default;
+//! 4. stores through mappings may wait for write-out as on a disk, not only as the kernel trusts a server in userspace with.
 //!
 //! Memory is not locked, but for what requests are read into ([`crate::sys::present`]): the daemon is small, its working set is in use all the time, and a fault on its program's pages is
 //! served from a file system that is not its own.
 //!
-//! To be called before any thread is started and any process forked: all of it is inherited. Where it cannot be had
-//! (it takes CAP_SYS_RESOURCE) the daemon works without, as it did before the kernel knew of it.
+//! The first three are to be called before any thread is started and any process forked: all of it is inherited; the last one is
+//! the mount's. Where it cannot be had (it takes CAP_SYS_RESOURCE) the daemon works without, as it did before the kernel knew
+//! of it.
 //!
 //! # Source
-//! prctl(2) PR_SET_IO_FLUSHER, proc_pid_oom_score_adj(5), getrlimit(2).
+//! prctl(2) PR_SET_IO_FLUSHER, proc_pid_oom_score_adj(5), getrlimit(2); Linux `Documentation/ABI/testing/sysfs-class-bdi`,
+//! `fs/fuse/inode.c` (`fuse_bdi_init`), `mm/page-writeback.c` (`BDI_CAP_STRICTLIMIT`).
 
 use std::fs;
 use std::io;
 
 use rustix::process::{Resource, Rlimit};
 
+use crate::sys::task::DeviceNumber;
+
 /// How far the daemon is spared when memory runs out: behind everything but what is exempt (-1000).
 pub const OOM_SCORE_ADJ: i16 = -900;
 const OOM_FILE: &str = "/proc/self/oom_score_adj";
 
-/// Asks for all of it.
+/// Percent of the pages that may wait for write-out on this host (`vm.dirty_ratio`) which may be those of one mount. By itself
+/// the kernel grants 1, and whoever stores beyond that is made to wait. A daemon that hangs can withhold no more than this.
+const DIRTY_SHARE: &str = "20";
+
+/// Asks for all of it, but for what is the mount's.
 pub fn claim(oom_score_adj: i16) {
     let steps = [
         ("write-out comes first", claim_io_flusher()),
@@ -35,6 +44,22 @@ pub fn claim(oom_score_adj: i16) {
         if let Err(error) = result {
             tracing::debug!(step, %error, "not granted");
         }
+    }
+}
+
+/// Asks for the share of a mount that was just made, where write-out comes first: else daemon and write-out could wait for each
+/// other all the more.
+pub fn raise_dirty_share((major, minor): DeviceNumber) {
+    let granted = match rustix::process::is_io_flusher() {
+        Ok(true) => fs::write(
+            format!("/sys/class/bdi/{major}:{minor}/max_ratio"),
+            DIRTY_SHARE,
+        ),
+        Ok(false) => return,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = granted {
+        tracing::debug!(%error, "no larger share of what waits for write-out");
     }
 }
 

@@ -12,6 +12,7 @@ use super::order::{ORDER_MAX, Order, answer};
 use super::watchdog::Step;
 use super::{Helper, Keeper, start, take_away};
 use crate::mount;
+use crate::resources;
 use crate::shared::Board;
 use crate::sys::fork::{self, Ending, Forked};
 use crate::sys::task::DeviceNumber;
@@ -112,10 +113,12 @@ impl Keeper<'_> {
 
     fn make(&self) -> io::Result<DeviceNumber> {
         mount::attach(self.device.as_fd(), self.mountpoint, self.options)?;
-        mount::device_number(self.mountpoint).inspect_err(|_| {
+        let number = mount::device_number(self.mountpoint).inspect_err(|_| {
             // Who asked hears of the first failure.
             let _ = take_away(self.mountpoint, UnmountFlags::DETACH);
-        })
+        })?;
+        resources::raise_dirty_share(number);
+        Ok(number)
     }
 
     /// umount(2) may wait until the daemon has written what is in the cache, so it must not be the keeper that waits.
