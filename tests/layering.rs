@@ -195,6 +195,15 @@ fn file_operations_know_no_transport_and_no_tools() {
 }
 
 #[test]
+fn what_file_operations_stand_on_knows_none_of_them() {
+    let above = ["simfs/src/fs", "simfs/src/fuse", "simfs/src/ve"];
+    nobody_uses(&["crate::fs"], &["simfs/src"], &above);
+    // What outlives a daemon means nothing that a later one could see otherwise.
+    let words = ["crate::accounting", "crate::handle", "crate::node"];
+    nobody_uses(&words, &["simfs/src/shared"], &[]);
+}
+
+#[test]
 fn only_the_errno_table_names_error_numbers() {
     let engine = ["quota/src"];
     nobody_names(&["EDQUOT", "ENOSPC", "EIO"], &engine, &["quota/src/store"]);

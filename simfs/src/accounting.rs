@@ -33,26 +33,10 @@ use crate::sys::stat::{FileKind, Stat, stat_fd};
 use growth::Growth;
 use late::Looked;
 
+pub use crate::id::Caller;
+
 /// The wants of one operation; few, so kept in place.
 pub type Wants = smallvec::SmallVec<[Want; 4]>;
-
-/// Who makes a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The user whom a new file will belong to.
-    pub uid: u32,
-    /// The group whom a new file will belong to.
-    pub gid: u32,
-    /// The thread, in the host's numbering; 0 where it cannot be seen.
-    pub pid: u32,
-}
-
-impl Caller {
-    /// Whether the request names its user: on a mount whose ids may be mapped, only one that makes a file does.
-    pub const fn is_named(self) -> bool {
-        self.uid != u32::MAX
-    }
-}
 
 /// Files with space behind their end that a recount has looked at again, at most.
 const TAILS_OF_A_RECOUNT: usize = 65_536;

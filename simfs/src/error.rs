@@ -2,8 +2,7 @@
 
 use std::io;
 
-use crate::handle::HandleId;
-use crate::node::NodeId;
+use crate::id::{HandleId, NodeId};
 
 /// Result of a file operation.
 pub type FsResult<T> = Result<T, FsError>;

@@ -24,36 +24,33 @@ pub const RECEIVED: &str = "received";
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
-    use std::sync::atomic::Ordering;
 
-    use crate::shared::Board;
-
-    #[derive(Debug)]
-    struct Armed {
+    #[derive(Debug, PartialEq, Eq)]
+    struct Order {
         name: String,
         every: u64,
         times: u64,
-        board: Board,
     }
 
-    static ARMED: OnceLock<Armed> = OnceLock::new();
+    type Count = dyn Fn() -> u64 + Send + Sync;
 
-    /// Reads the environment; to be called once the shared memory is there.
-    pub fn arm(board: &Board) {
+    static ARMED: OnceLock<(Order, Box<Count>)> = OnceLock::new();
+
+    /// Reads the environment. `count` counts a pass in memory that outlives the daemon, and says which it is.
+    pub fn arm(count: impl Fn() -> u64 + Send + Sync + 'static) {
         let Ok(order) = std::env::var("SIMFS_FAULT") else {
             return;
         };
-        let parsed = parse(&order, board);
-        match parsed {
-            Some(armed) => {
-                tracing::warn!(?armed, "a fault point is armed");
-                let _ = ARMED.set(armed);
+        match parse(&order) {
+            Some(order) => {
+                tracing::warn!(?order, "a fault point is armed");
+                let _ = ARMED.set((order, Box::new(count)));
             }
             None => tracing::error!(order, "SIMFS_FAULT is NAME:EVERY:TIMES; nothing is armed"),
         }
     }
 
-    fn parse(order: &str, board: &Board) -> Option<Armed> {
+    fn parse(order: &str) -> Option<Order> {
         let mut parts = order.split(':');
         let name = parts
             .next()
@@ -61,23 +58,21 @@ mod armed {
             .to_owned();
         let every = parts.next()?.parse().ok().filter(|&every| every > 0)?;
         let times = parts.next()?.parse().ok()?;
-        parts.next().is_none().then(|| Armed {
-            name,
-            every,
-            times,
-            board: board.clone(),
-        })
+        parts
+            .next()
+            .is_none()
+            .then_some(Order { name, every, times })
     }
 
     /// Ends the process if this point is armed and due.
     pub fn point(name: &str) {
         #[cfg(test)]
         super::stop::check(name);
-        let Some(armed) = ARMED.get().filter(|armed| armed.name == name) else {
+        let Some((order, count)) = ARMED.get().filter(|(order, _)| order.name == name) else {
             return;
         };
-        let pass = armed.board.fault_passes().fetch_add(1, Ordering::Relaxed) + 1;
-        if pass.is_multiple_of(armed.every) && pass / armed.every <= armed.times {
+        let pass = count();
+        if pass.is_multiple_of(order.every) && pass / order.every <= order.times {
             let itself = rustix::process::getpid();
             let _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);
             // The signal may take a moment to arrive; nothing may happen meanwhile.
@@ -90,20 +85,18 @@ mod armed {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::shared::{Shape, Shared};
 
         #[test]
         fn what_is_no_order_arms_nothing() {
-            let shape = Shape {
-                ve: quota::VeId::new(1),
-                handle_bytes: 16,
-            };
-            let shared = Shared::create(shape).unwrap();
             for order in ["", "made", "made:1", "made:0:1", "made:1:1:1", "other:1:1"] {
-                assert!(parse(order, shared.board()).is_none(), "{order}");
+                assert_eq!(parse(order), None, "{order}");
             }
-            let armed = parse("made:3:1", shared.board()).unwrap();
-            assert_eq!((armed.every, armed.times), (3, 1));
+            let order = Order {
+                name: "made".into(),
+                every: 3,
+                times: 1,
+            };
+            assert_eq!(parse("made:3:1"), Some(order));
         }
     }
 }
@@ -115,7 +108,7 @@ pub(crate) use stop::stop_at;
 
 /// Nothing, in a release build.
 #[cfg(not(debug_assertions))]
-pub fn arm(_: &crate::shared::Board) {}
+pub fn arm(_: impl Fn() -> u64) {}
 
 /// Nothing, in a release build.
 #[cfg(not(debug_assertions))]

@@ -13,7 +13,6 @@ pub mod again;
 mod allocate;
 mod append;
 pub mod attr;
-pub mod backing;
 mod close;
 pub mod data;
 pub mod dir;
@@ -108,6 +107,15 @@ pub struct Call<'a> {
     pub caller: Caller,
     /// The note.
     pub flight: &'a Flight<'a>,
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The directory.
+    pub parent: NodeId,
+    /// The name.
+    pub name: &'a OsStr,
 }
 
 /// An inode and what it looked like when it was found.

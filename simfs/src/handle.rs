@@ -4,7 +4,6 @@
 //! read by passthrough needs no descriptor here; one is opened on first use. Of each there is a record in
 //! [`crate::shared`], from which a successor opens it again.
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,31 +13,11 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
-use crate::fs::policy::{Access, IoMode};
 use crate::node::{Node, NodeId};
+use crate::open::{Access, IoMode};
 use crate::shared::{Found, HandleRoom, Place, Shared};
 
-/// Number by which the kernel names an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HandleId(u64);
-
-impl HandleId {
-    /// Wraps a number that the kernel sent.
-    pub const fn new(id: u64) -> Self {
-        Self(id)
-    }
-
-    /// The plain number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for HandleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
+pub use crate::id::HandleId;
 
 /// An open file.
 #[derive(Debug)]
@@ -148,7 +127,7 @@ impl Kept {
     pub fn of(record: &Found<2>) -> Option<(HandleId, NodeId, Self)> {
         let [node, word] = record.payload;
         let kept = Self::from_word(word)?;
-        Some((HandleId(record.id), NodeId::new(node), kept))
+        Some((HandleId::new(record.id), NodeId::new(node), kept))
     }
 }
 
@@ -185,11 +164,12 @@ impl Handles {
         announce: impl FnOnce(HandleId),
     ) -> HandleId {
         let id = self.shared.board().next_handle();
-        announce(HandleId(id));
+        announce(HandleId::new(id));
         let payload = [open.node.id().get(), open.kept().to_word()];
         let place = room.put(id, payload);
-        self.table.insert(HandleId(id), (Arc::new(open), place));
-        HandleId(id)
+        self.table
+            .insert(HandleId::new(id), (Arc::new(open), place));
+        HandleId::new(id)
     }
 
     /// Adds one that a predecessor opened.

@@ -22,7 +22,6 @@
 
 mod table;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -30,37 +29,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use quota::{Charged, InodeId, Owner, Reservation, Watch};
 
-use crate::fs::policy::OpenState;
+use crate::open::OpenState;
 use crate::shared::{Deposit, NodeRecord, Slot};
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{FileKind, Stat};
 
+pub use crate::id::NodeId;
 pub use table::Nodes;
-
-/// Number by which the kernel names an inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u64);
-
-impl NodeId {
-    /// The root of the mount.
-    pub const ROOT: Self = Self(1);
-
-    /// Wraps a number that the kernel sent.
-    pub const fn new(id: u64) -> Self {
-        Self(id)
-    }
-
-    /// The plain number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// Whether an inode still has a name.
 #[derive(Debug)]
@@ -158,7 +133,7 @@ impl Node {
     /// One that the kernel still names although it is gone: of its attributes only the kind and the mode are known.
     fn gone(id: NodeId, record: &NodeRecord, slot: Option<Slot>) -> Self {
         let stat = Stat::of_gone(id.get(), record.mode.into());
-        let node = Self::new(id, record.found(stat), slot);
+        let node = Self::new(id, Found::again(record, stat), slot);
         {
             let mut state = node.state();
             state.charged = None;
@@ -337,6 +312,25 @@ pub struct Found {
 }
 
 impl Found {
+    /// The inode of a record, seen again.
+    pub fn again(record: &NodeRecord, stat: Stat) -> Self {
+        Self {
+            stat,
+            handle: record.handle,
+            held: None,
+        }
+    }
+
+    /// What is to be kept of it.
+    pub fn record(&self, id: NodeId) -> NodeRecord {
+        NodeRecord {
+            id,
+            handle: self.handle,
+            // The kind and the permissions: never more than 16 bits.
+            mode: u16::try_from(self.stat.mode & 0xffff).unwrap_or(0),
+        }
+    }
+
     /// How the accounts name it.
     pub fn inode_id(&self) -> InodeId {
         inode_id(self.stat.ino, self.handle.as_ref())

@@ -11,7 +11,7 @@
 //! 4. A caller can make the service wait, but only itself and its own VE: requests are served by a few threads of
 //!    their own behind a bounded queue, and what does not fit waits in the kernel.
 //!
-//! The same service makes syncfs(2) reach the disk ([`sync`]).
+//! The same service makes syncfs(2) reach the disk (`serve::sync`).
 //!
 //! # Source
 //! quotactl(2), seccomp_unotify(2).
@@ -22,15 +22,16 @@ pub mod convert;
 pub mod decide;
 pub mod engine;
 pub mod id_map;
+mod kept;
 pub mod notify;
 pub mod refusal;
 pub mod registration;
 pub mod second_level;
 pub mod serve;
-pub mod sync;
 
 /// The socket in a VE's run directory.
 pub const SOCKET_NAME: &str = "quotactl.sock";
 
 pub use caller::AdminPolicy;
-pub use notify::{Kept, Left, QuotactlConfig, QuotactlService};
+pub use kept::Kept;
+pub use notify::{Left, QuotactlConfig, QuotactlService};

@@ -46,7 +46,7 @@ pub use nodes::{NodeRecord, NodeRecords, Slot};
 pub use suspects::{Death, Deaths, Suspects};
 pub use table::{Found, Place, Room, Table};
 
-use crate::node::NodeId;
+use crate::id::NodeId;
 use crate::sys::shared_map::SharedMap;
 use board::Grown;
 
@@ -341,8 +341,8 @@ mod tests {
         let asked = flights::Asked {
             unique: 4,
             opcode: 1,
-            node: crate::node::NodeId::ROOT,
-            caller: crate::accounting::Caller {
+            node: NodeId::ROOT,
+            caller: crate::id::Caller {
                 uid: 0,
                 gid: 0,
                 pid: 0,

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::namespace::Place;
+use super::Place;
 
 /// Names that are remembered; more clients at once get in each other's way.
 const PLACES: usize = 64;

@@ -18,11 +18,10 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use super::Fs;
-use super::backing::Backing;
-use super::policy::{BackingToken, OpenState};
 use crate::accounting::Caller;
 use crate::handle::{HandleId, Kept, OpenFile};
 use crate::node::{Found, Node, NodeId, Presence, State};
+use crate::open::{Backing, BackingToken, OpenState};
 use crate::shared::{Hold, Inheritance, Place};
 use crate::sys::stat::{Stat, stat_fd};
 

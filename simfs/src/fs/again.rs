@@ -11,8 +11,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::namespace::Place;
-use super::{Call, Entry, Fs};
+use super::{Call, Entry, Fs, Place};
 use crate::accounting::Caller;
 use crate::error::FsResult;
 use crate::fault;

@@ -14,11 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Fs;
-use super::policy::{Access, IoMode};
 use super::write::WriteRequest;
 use crate::accounting::Caller;
 use crate::error::{FsError, FsResult};
 use crate::node::Node;
+use crate::open::{Access, IoMode};
 use crate::sys::stat::{Stat, stat_fd};
 
 impl Fs {

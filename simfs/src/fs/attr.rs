@@ -238,7 +238,7 @@ mod tests {
     use std::ffi::OsStr;
 
     use super::super::Call;
-    use super::super::namespace::Place;
+    use super::super::Place;
     use super::super::testbed::{Bed, PLAIN, ROOT, at};
     use super::*;
     use crate::sys::file::{RenameFlags, open_dir_path};

@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use quota::{Usage, Want};
 
 use super::append::{append_flag, may_pass_through};
-use super::backing::Backing;
-use super::policy::{Access, BackingToken, Decision, IoMode, OpenState, decide};
+use super::policy::{Decision, decide};
 use super::spare::spare_for;
 use super::{Call, Entry, Fs};
 use crate::accounting::Caller;
@@ -19,6 +18,7 @@ use crate::error::{FsError, FsResult};
 use crate::fault;
 use crate::handle::{HandleId, OpenFile};
 use crate::node::{Node, NodeId, Presence, State};
+use crate::open::{Access, Backing, BackingToken, IoMode, OpenState};
 use crate::shared::HandleRoom;
 use crate::sys::file;
 use crate::sys::stat::{Stat, stat_fd};

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use quota::{Bytes, Change, Owner, Reservation, Usage, Want};
 
-use super::{Call, Entry, Fs};
+use super::{Call, Entry, Fs, Place};
 use crate::accounting::{Caller, Wants, change, charged_as};
 use crate::error::{FsError, FsResult};
 use crate::fault;
@@ -27,15 +27,6 @@ use crate::sys::xattr;
 use super::again::removed_before;
 use super::data::{BackingMaker, Opened, own_flags};
 use super::pin::Pin;
-
-/// A name in a directory.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The directory.
-    pub parent: NodeId,
-    /// The name.
-    pub name: &'a OsStr,
-}
 
 /// What a new inode is to be.
 #[derive(Clone, Copy, Debug)]

@@ -148,7 +148,7 @@ fn request(
 
 fn no_backing(
     _: std::os::fd::BorrowedFd<'_>,
-) -> std::io::Result<std::sync::Arc<dyn super::policy::BackingToken>> {
+) -> std::io::Result<std::sync::Arc<dyn crate::open::BackingToken>> {
     Err(std::io::Error::other("none"))
 }
 

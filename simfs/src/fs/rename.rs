@@ -11,8 +11,8 @@ use std::sync::Arc;
 use quota::{Change, Reservation, Watch};
 
 use super::again::renamed_before;
-use super::namespace::{NewInode, Place};
-use super::{Call, Fs};
+use super::namespace::NewInode;
+use super::{Call, Fs, Place};
 use crate::accounting::{Caller, change, charged_as};
 use crate::error::FsResult;
 use crate::fault;

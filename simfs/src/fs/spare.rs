@@ -11,17 +11,9 @@ use super::Fs;
 use crate::fault;
 use crate::handle::OpenFile;
 use crate::node::{NodeId, State};
+use crate::open::Spare;
 use crate::shared::{Deposit, Hold};
 use crate::sys::file;
-
-/// A descriptor for reading and writing, here and in the keeper.
-#[derive(Debug)]
-pub struct Spare {
-    /// For the handles of a predecessor.
-    pub fd: Arc<OwnedFd>,
-    /// The keeper's.
-    pub deposit: Deposit,
-}
 
 /// One that a predecessor deposited for a node.
 #[derive(Debug)]

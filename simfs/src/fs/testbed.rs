@@ -15,15 +15,14 @@ use quota::{Engine, Environment, Setup, Tally, VeId};
 use rustix::fs::XattrFlags;
 
 use super::adopt::{Adopted, Pins};
-use super::namespace::Place;
-use super::policy::BackingToken;
-use super::{Call, Fs, Settings};
+use super::{Call, Fs, Place, Settings};
 use crate::accounting::growth::Growth;
 use crate::accounting::{Accounting, Caller};
 use crate::error::FsResult;
 use crate::housekeeper::Housekeeper;
 use crate::keeper::{DepositNumber, Depository};
 use crate::node::{Found, NodeId, Nodes};
+use crate::open::BackingToken;
 use crate::private::PrivateArea;
 use crate::privileges::Privileges;
 use crate::shared::flights::{Asked, RESENT, Worker};

@@ -11,8 +11,7 @@ use quota::{Usage, Want};
 use rustix::fs::XattrFlags;
 
 use super::again::said_of_attribute;
-use super::namespace::Place;
-use super::{Call, Fs};
+use super::{Call, Fs, Place};
 use crate::accounting::Caller;
 use crate::error::{FsError, FsResult};
 use crate::fault;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fuser::{FileAttr, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyOpen};
 
-use crate::fs::policy::BackingToken;
+use crate::open::BackingToken;
 use crate::sys::fuse_dev::{self, BackingId};
 
 /// The kernel's number for a backing file; closed on drop.

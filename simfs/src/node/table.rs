@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{Found, Node, NodeId};
 use crate::error::{FsError, FsResult};
-use crate::fs::backing::Backing;
+use crate::open::Backing;
 use crate::private::PrivateArea;
 use crate::shared::{NodeRecord, NodeRecords, Shared};
 use crate::sys::stat::{Stat, stat_fd};
@@ -121,7 +121,7 @@ impl Nodes {
             Entry::Vacant(entry) => {
                 let slot = Some(self.records().claim(&record)?);
                 let node = match seen {
-                    Some(stat) => Node::new(id, record.found(stat), slot),
+                    Some(stat) => Node::new(id, Found::again(&record, stat), slot),
                     None => Node::gone(id, &record, slot),
                 };
                 Ok(entry.insert(Arc::new(node)).clone())
@@ -177,7 +177,7 @@ impl Nodes {
                 if is_same(entry.get(), &found) {
                     return Ok(entry.get().clone());
                 }
-                let record = NodeRecord::of(id, &found);
+                let record = found.record(id);
                 let slot = match entry.get().slot {
                     Some(slot) => self.records().replace(slot, &record)?,
                     None => self.records().claim(&record)?,
@@ -188,7 +188,7 @@ impl Nodes {
                 Ok(node)
             }
             Entry::Vacant(entry) => {
-                let slot = self.records().claim(&NodeRecord::of(id, &found))?;
+                let slot = self.records().claim(&found.record(id))?;
                 let node = Arc::new(Node::new(id, found, Some(slot)));
                 Ok(entry.insert(node).clone())
             }
@@ -361,7 +361,7 @@ impl Nodes {
 
     fn shard(&self, id: NodeId) -> &Mutex<LruCache<NodeId, Arc<OwnedFd>>> {
         let shards = self.descriptors.len().max(1);
-        let index = usize::try_from(id.0).unwrap_or(usize::MAX) % shards;
+        let index = usize::try_from(id.get()).unwrap_or(usize::MAX) % shards;
         self.descriptors
             .get(index)
             .unwrap_or_else(|| unreachable!("index is below the length"))

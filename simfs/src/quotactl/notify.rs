@@ -5,7 +5,6 @@
 //!
 //! Lock order: `registry` and the queue's lock are never held together.
 
-mod kept;
 mod queue;
 mod receiver;
 mod registrar;
@@ -24,6 +23,7 @@ use rustix::event::EventfdFlags;
 use rustix::fs::{Mode, OFlags};
 
 use super::caller::AdminPolicy;
+use super::kept::{self, Kept, KeptListener};
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
 use super::serve::{HomeMaps, Listener, Server};
@@ -34,8 +34,6 @@ use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::{DeviceNumber, NamespaceId};
 use queue::Queue;
 
-pub use kept::Kept;
-pub(crate) use kept::KeptListener;
 pub use registrar::bind;
 
 /// Threads that serve. More than one, so that a caller whose memory or path is slow does not hold up the others.

@@ -3,6 +3,8 @@
 //! Order: open the caller's files, ask the kernel whether the request still stands (only then do they belong to the
 //! caller), read, ask again before changing anything and before writing to the caller.
 
+mod sync;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,10 +18,9 @@ use super::abi::{Input, Output};
 use super::caller::{AdminPolicy, Caller, Credentials, is_home};
 use super::decide;
 use super::id_map::IdMap;
-use super::notify::KeptListener;
+use super::kept::KeptListener;
 use super::refusal::Refusal;
 use super::second_level::SecondLevel;
-use super::sync::SyncBacking;
 use crate::sys::errand::Errands;
 use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::{DeviceNumber, Memory, NamespaceId, Task};
@@ -28,6 +29,9 @@ use crate::sys::task::{DeviceNumber, Memory, NamespaceId, Task};
 pub const DEVICE_PATH: &str = "/dev/simfs";
 /// `PATH_MAX`, with the closing zero.
 const PATH_MAX: usize = 4096;
+
+/// Writes the private area out.
+pub type SyncBacking = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// A filter's listener.
 #[derive(Debug)]

@@ -144,10 +144,10 @@ impl Board {
         Cell::new(self.map.clone(), CellName::Upgrade)
     }
 
-    /// Passes of the armed fault point; see [`crate::fault`].
-    #[cfg(debug_assertions)]
-    pub(crate) fn fault_passes(&self) -> &AtomicU64 {
-        self.word(FAULT_PASSES)
+    /// Counts passes of the armed fault point over all daemons; see [`crate::fault::arm`].
+    pub(crate) fn fault_counter(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let board = self.clone();
+        move || board.word(FAULT_PASSES).fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// How many units of a part have room; `None` where that is not to be known any more.

@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 
 use super::flights::{Asked, Step};
-use crate::handle::HandleId;
-use crate::node::NodeId;
+use crate::id::{HandleId, NodeId};
 
 /// A request that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

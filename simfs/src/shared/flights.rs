@@ -28,10 +28,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::earlier::{Description, Earlier};
 use super::layout::{FLIGHTS, SLOT, WORKERS, seal};
-use crate::accounting::Caller;
 use crate::fault;
-use crate::handle::HandleId;
-use crate::node::NodeId;
+use crate::id::{Caller, HandleId, NodeId};
 use crate::sys::shared_map::SharedMap;
 
 /// Set in the number of a request that was sent again.

@@ -1,7 +1,7 @@
 //! What is held by number for a node: descriptors in the keeper, backing files in the kernel.
 
 use super::table::{Found, Place};
-use crate::node::NodeId;
+use crate::id::NodeId;
 
 /// Something that is held by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use super::board::{Board, Grown};
 use super::header::Shape;
 use super::layout::{CHUNKS, DIRECTORY, NODES, PAGE, open_number};
-use crate::node::NodeId;
+use crate::id::NodeId;
 use crate::sys::shared_map::SharedMap;
 
 pub use record::NodeRecord;

@@ -185,7 +185,7 @@ fn make_memory(config: &Config, area: &PrivateArea, link: &Link) -> Result<Share
     let failed = || StartError::step("the memory that outlives the daemon");
     let shape = Shape::for_area(config.ve, area);
     let shared = Shared::create(shape).map_err(failed())?;
-    fault::arm(shared.board());
+    fault::arm(shared.board().fault_counter());
     // Without file handles inodes are reached by descriptors of this process alone.
     if !area.has_handles() {
         return Ok(shared);

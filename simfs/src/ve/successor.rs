@@ -95,7 +95,7 @@ fn take_over(
     let config = saved::config(&config).map_err(refused)?;
     let (shared, inheritance) = Shared::adopt(memory).map_err(refused)?;
     let shared = Arc::new(shared);
-    fault::arm(shared.board());
+    fault::arm(shared.board().fault_counter());
     let (mount, handshake) = saved::mount(&shared).map_err(refused)?;
     let mut deposited = |what| {
         let number = shared.board().deposit(what)?;

@@ -8,7 +8,7 @@ use super::super::testbed::{Bed, ROOT, at, is_reachable};
 use super::super::write::WriteRequest;
 use super::*;
 use crate::error::{FsError, FsResult};
-use crate::fs::namespace::Place;
+use crate::fs::Place;
 
 fn create(bed: &mut Bed, name: &str) -> (NodeId, HandleId) {
     let (entry, handle, _) = bed

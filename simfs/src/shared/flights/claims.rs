@@ -10,9 +10,7 @@ use super::{
     NAME, NAME_BYTES, NEW_NAME, NEW_PARENT, NODE, OFFSET, PARENT, PHASE, PID, SIZE, SOURCE, STEP,
     STEPS, UNIQUE, WHO, description_seal, given_seal, is_busy, listing,
 };
-use crate::accounting::Caller;
-use crate::handle::HandleId;
-use crate::node::NodeId;
+use crate::id::{Caller, HandleId, NodeId};
 use crate::sys::shared_map::SharedMap;
 
 impl Flights {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::layout::{SLOT, seal};
 use super::{KIND, LISTED, LISTING, UNIQUE};
-use crate::node::NodeId;
+use crate::id::NodeId;
 use crate::sys::shared_map::SharedMap;
 
 /// Nodes that one answer may hand out: as many as have room where other requests keep names.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::super::board::Grown;
 use super::super::layout::{CHUNKS, DIRECTORY, NODES, PAGE, sealed_number};
 use super::{NodeRecords, Shard, Slot, directory_kind, parts_of, shard_of, size, slot_of};
-use crate::node::NodeId;
+use crate::id::NodeId;
 
 impl NodeRecords {
     pub(super) fn vacate(&self, shard: &mut Shard, slot: Slot) {

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::super::layout::seal;
 use super::{HEAD, KIND, NodeRecords, SUPERSEDED, Shard, Slot};
-use crate::node::{Found, NodeId};
+use crate::id::NodeId;
 use crate::sys::handle::{HANDLE_MAX, KernelHandle};
-use crate::sys::stat::{FileKind, Stat};
+use crate::sys::stat::FileKind;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +21,6 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
-    /// What is to be kept of an inode.
-    pub fn of(id: NodeId, found: &Found) -> Self {
-        Self {
-            id,
-            handle: found.handle,
-            // The kind and the permissions: never more than 16 bits.
-            mode: u16::try_from(found.stat.mode & 0xffff).unwrap_or(0),
-        }
-    }
-
-    /// The inode, seen again.
-    pub fn found(&self, stat: Stat) -> Found {
-        Found {
-            stat,
-            handle: self.handle,
-            held: None,
-        }
-    }
-
     /// Its kind of file.
     pub fn kind(&self) -> FileKind {
         FileKind::from_mode(self.mode.into())

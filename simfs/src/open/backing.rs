@@ -1,11 +1,21 @@
 //! A file registered for passthrough, with the record that lets a successor find its number.
 
+use std::any::Any;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::policy::BackingToken;
-use crate::node::NodeId;
+use crate::id::NodeId;
 use crate::shared::{Hold, Place, Shared};
+
+/// What the kernel knows a backing file by; closed on drop. Made and read by the transport only.
+pub trait BackingToken: Any + Send + Sync + fmt::Debug {
+    /// For the transport to recognise its own.
+    fn as_any(&self) -> &dyn Any;
+
+    /// The kernel's number, for a successor.
+    fn number(&self) -> u32;
+}
 
 /// Closed, and its record removed, on drop; in this order, so that a number may be closed twice but none is lost.
 #[derive(Debug)]

@@ -15,14 +15,9 @@
 //! Linux `fs/sync.c`, `sync_filesystem`; `fs/fuse/inode.c`, `fuse_sync_fs`: FUSE_SYNCFS goes to virtiofs only;
 //! `fs/fuse/file.c`, `fuse_vma_close`, `fuse_launder_folio`.
 
-use std::io;
-
-use super::serve::{Listener, Server};
+use super::{Listener, Server};
 use crate::sys::seccomp::Notification;
 use crate::sys::task::Task;
-
-/// Writes the private area out.
-pub type SyncBacking = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 impl Server {
     /// Serves one syncfs(2) to the end.
