@@ -58,11 +58,11 @@ fn report(flag: &str, dir: &Path) -> String {
 }
 
 /// The words of an id's line.
-fn line(report: &str, id: u32) -> Vec<String> {
+fn line(report: &str, id: u32) -> String {
     let start = format!("#{id} ");
     let line = report.lines().find(|line| line.starts_with(&start));
     let line = line.unwrap_or_else(|| panic!("no {id}:\n{report}"));
-    line.split_whitespace().map(str::to_owned).collect()
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn limits(ve: &Ve, kind: &str, id: u32) -> [u64; 4] {
@@ -126,42 +126,28 @@ fn limits_move_between_a_disk_and_a_ve() {
     ve.vzquota(["export-quota-file", Ve::ID, "-u", &users]).ok();
     ve.vzquota(["export-quota-file", Ve::ID, "-g", &groups])
         .ok();
-    let shown = report("-u", &dir);
-    assert!(
-        shown.contains("Block grace time: 01:00; Inode grace time: 02:00"),
-        "{shown}"
-    );
-    assert_eq!(
-        line(&shown, 1003),
-        ["#1003", "--", "4", "7", "8", "1", "9", "10"]
-    );
-    assert_eq!(
-        line(&shown, 1001),
-        ["#1001", "--", "0", "100", "200", "0", "10", "20"]
-    );
-    let shown = report("-g", &dir);
-    assert!(
-        shown.contains("Block grace time: 00:01; Inode grace time: 00:02"),
-        "{shown}"
-    );
-    assert_eq!(
-        line(&shown, 1003),
-        ["#1003", "--", "4", "0", "88", "1", "0", "99"]
-    );
-    assert_eq!(
-        line(&shown, 1002),
-        ["#1002", "--", "0", "30", "300", "0", "3", "33"]
-    );
+    for (kind, grace) in [
+        ("-u", "Block grace time: 01:00; Inode grace time: 02:00"),
+        ("-g", "Block grace time: 00:01; Inode grace time: 00:02"),
+    ] {
+        let shown = report(kind, &dir);
+        assert!(shown.contains(grace), "{shown}");
+    }
+    for (kind, id, words) in [
+        ("-u", 1003, "#1003 -- 4 7 8 1 9 10"),
+        ("-u", 1001, "#1001 -- 0 100 200 0 10 20"),
+        ("-g", 1003, "#1003 -- 4 0 88 1 0 99"),
+        ("-g", 1002, "#1002 -- 0 30 300 0 3 33"),
+    ] {
+        assert_eq!(line(&report(kind, &dir), id), words, "{kind}");
+    }
 
     // quotacheck(8) reads it too: limits stay, usage becomes the disk's.
     quotacheck(&dir, "-ugm");
     assert_eq!(
         line(&report("-u", &dir), 1001),
-        ["#1001", "--", "8", "100", "200", "1", "10", "20"]
+        "#1001 -- 8 100 200 1 10 20"
     );
-    assert_eq!(
-        line(&report("-g", &dir), 1002),
-        ["#1002", "--", "8", "30", "300", "1", "3", "33"]
-    );
+    assert_eq!(line(&report("-g", &dir), 1002), "#1002 -- 8 30 300 1 3 33");
     run("umount", [at]).ok();
 }

@@ -16,7 +16,6 @@ use crate::sys::stat::{Stat, stat_fd};
 impl Accounting {
     /// Promises data space for as much of a range as fits: all of it, or a part that ends at a block edge.
     ///
-    ///
     /// # Errors
     /// [`quota::Denied`] where not even the first block fits; what looking at the file fails with.
     pub fn reserve_data(

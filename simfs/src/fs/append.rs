@@ -94,7 +94,7 @@ mod tests {
 
     use super::super::data::Opened;
     use super::super::spare::tests::Flagged;
-    use super::super::testbed::{Bed, ROOT, at};
+    use super::super::testbed::{Bed, ROOT, at, write_at};
     use super::*;
     use crate::handle::HandleId;
 
@@ -113,18 +113,6 @@ mod tests {
             let id = fs.lookup(call, at("log")).unwrap().node.id();
             fs.open(call, id, flags, &mut |_| Ok(token.clone()))
         })
-    }
-
-    fn request(offset: u64, data: &[u8]) -> WriteRequest<'_> {
-        WriteRequest {
-            offset,
-            data,
-            from_cache: false,
-            kill_setid: false,
-            sync: false,
-            whole: false,
-            is_repeated: false,
-        }
     }
 
     fn content(bed: &Bed) -> String {
@@ -153,22 +141,22 @@ mod tests {
             let (handle, _) = open(&mut bed, access | libc::O_APPEND).unwrap();
             let end = content(&bed).len() as u64;
             for offset in [0, end - 1, end + 1] {
-                let written = bed.fs.write(ROOT, handle, request(offset, b"x"));
+                let written = bed.fs.write(ROOT, handle, write_at(offset, b"x"));
                 assert!(is_refused(written), "{offset}");
             }
             let mapped = WriteRequest {
                 from_cache: true,
-                ..request(end, b"x")
+                ..write_at(end, b"x")
             };
             assert!(is_refused(bed.fs.write(ROOT, handle, mapped)));
             let before = content(&bed);
-            bed.fs.write(ROOT, handle, request(end, b"more ")).unwrap();
+            bed.fs.write(ROOT, handle, write_at(end, b"more ")).unwrap();
             assert_eq!(content(&bed), before + "more ");
             bed.die();
-            let refused = bed.fs.write(ROOT, handle, request(0, b"x"));
+            let refused = bed.fs.write(ROOT, handle, write_at(0, b"x"));
             assert!(is_refused(refused), "by a successor too");
             bed.fs
-                .write(ROOT, handle, request(end + 5, b"on "))
+                .write(ROOT, handle, write_at(end + 5, b"on "))
                 .unwrap();
             bed.fs.release(handle).unwrap();
         }
@@ -195,7 +183,7 @@ mod tests {
                 }
                 let request = WriteRequest {
                     is_repeated: call.flight.earlier().is_some(),
-                    ..request(6, b"line")
+                    ..write_at(6, b"line")
                 };
                 fs.write(ROOT, handle, request)
             });
@@ -203,7 +191,7 @@ mod tests {
             assert_eq!(content(&bed), "start line", "{done:?} was there");
             let beyond = WriteRequest {
                 is_repeated: true,
-                ..request(5, b"line")
+                ..write_at(5, b"line")
             };
             assert!(is_refused(bed.fs.write(ROOT, handle, beyond)));
             bed.fs.release(handle).unwrap();
@@ -236,7 +224,7 @@ mod tests {
         assert!(is_refused(open(&mut bed, libc::O_RDWR | libc::O_APPEND)));
         let (writer, opened) = open(&mut bed, libc::O_WRONLY | libc::O_APPEND).unwrap();
         assert!(opened.backing.is_some() && opened.direct);
-        bed.fs.write(ROOT, writer, request(6, b"more")).unwrap();
+        bed.fs.write(ROOT, writer, write_at(6, b"more")).unwrap();
         assert_eq!(content(&bed), "start more");
         bed.fs.release(writer).unwrap();
         bed.fs.release(reader).unwrap();

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::testbed::{Bed, ROOT, at};
-use super::write::WriteRequest;
+use super::testbed::{Bed, ROOT, at, no_backing, write_at};
 use crate::handle::HandleId;
 use crate::node::NodeId;
 use crate::sys::file::RenameFlags;
@@ -144,12 +143,6 @@ fn request(
         }
     };
     answer.ok()
-}
-
-fn no_backing(
-    _: std::os::fd::BorrowedFd<'_>,
-) -> std::io::Result<std::sync::Arc<dyn crate::open::BackingToken>> {
-    Err(std::io::Error::other("none"))
 }
 
 fn step(bed: &mut Bed, model: &mut Model, op: &Op, end: End) {
@@ -348,15 +341,7 @@ fn write(bed: &mut Bed, model: &mut Model, index: usize, byte: u8) {
         return;
     };
     let data = [byte; 7];
-    let request = WriteRequest {
-        offset: u64::from(byte) % 50,
-        data: &data,
-        from_cache: false,
-        kill_setid: false,
-        sync: false,
-        whole: false,
-        is_repeated: false,
-    };
+    let request = write_at(u64::from(byte) % 50, &data);
     let written = bed.fs.write(ROOT, handle, request);
     assert_eq!(written.is_ok(), is_writer, "{written:?}");
     if is_writer {

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::thread;
 
 use rustix::fs::FallocateFlags;
@@ -13,7 +11,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use super::testbed::{Bed, at};
+use super::testbed::{Bed, at, no_backing};
 use super::{Call, Fs};
 use crate::error::{FsError, FsResult};
 use crate::node::NodeId;
@@ -23,8 +21,14 @@ use crate::sys::file::RenameFlags;
 type Act = fn(&Fs, Call<'_>) -> FsResult<()>;
 
 fn create(fs: &Fs, call: Call<'_>, name: &str) -> FsResult<()> {
-    let none = &mut |_: BorrowedFd<'_>| Err(io::Error::other("none"));
-    let (entry, handle, _) = fs.create(call, at(name), 0o100_644, 0o022, libc::O_RDWR, none)?;
+    let (entry, handle, _) = fs.create(
+        call,
+        at(name),
+        0o100_644,
+        0o022,
+        libc::O_RDWR,
+        &mut no_backing,
+    )?;
     fs.release(handle)?;
     fs.nodes().forget(entry.node.id(), 1);
     Ok(())
@@ -32,15 +36,13 @@ fn create(fs: &Fs, call: Call<'_>, name: &str) -> FsResult<()> {
 
 /// Opens the one inode that needs no room.
 fn opened(fs: &Fs, call: Call<'_>) -> FsResult<()> {
-    let none = &mut |_: BorrowedFd<'_>| Err(io::Error::other("none"));
-    let (handle, _) = fs.open(call, NodeId::ROOT, libc::O_RDONLY, none)?;
+    let (handle, _) = fs.open(call, NodeId::ROOT, libc::O_RDONLY, &mut no_backing)?;
     fs.release(handle)
 }
 
 fn cut_short(fs: &Fs, call: Call<'_>) -> FsResult<()> {
-    let none = &mut |_: BorrowedFd<'_>| Err(io::Error::other("none"));
     let id = fs.lookup(call, at("old"))?.node.id();
-    let opened = fs.open(call, id, libc::O_WRONLY | libc::O_TRUNC, none);
+    let opened = fs.open(call, id, libc::O_WRONLY | libc::O_TRUNC, &mut no_backing);
     let released = opened.and_then(|(handle, _)| fs.release(handle));
     fs.nodes().forget(id, 1);
     released

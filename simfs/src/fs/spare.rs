@@ -103,8 +103,7 @@ pub(super) mod tests {
     use std::fs::File;
     use std::sync::atomic::Ordering;
 
-    use super::super::testbed::{Bed, ROOT, at};
-    use super::super::write::WriteRequest;
+    use super::super::testbed::{Bed, ROOT, write_at};
     use super::*;
     use crate::error::{FsError, FsResult};
     use crate::handle::HandleId;
@@ -136,27 +135,13 @@ pub(super) mod tests {
     }
 
     fn create(bed: &mut Bed) -> (Flagged, NodeId, HandleId) {
-        let (entry, handle, _) = bed
-            .ask(|fs, call| {
-                let none = &mut |_: std::os::fd::BorrowedFd<'_>| Err(io::Error::other("none"));
-                fs.create(call, at("f"), 0o100_644, 0o022, libc::O_RDWR, none)
-            })
-            .unwrap();
+        let (id, handle) = bed.create("f");
         let file = File::open(bed.dir.path().join("f")).unwrap();
-        (Flagged::set(file, 0), entry.node.id(), handle)
+        (Flagged::set(file, 0), id, handle)
     }
 
     fn write(bed: &Bed, handle: HandleId, offset: u64) -> FsResult<usize> {
-        let request = WriteRequest {
-            offset,
-            data: &[7; 5000],
-            from_cache: false,
-            kill_setid: false,
-            sync: false,
-            whole: false,
-            is_repeated: false,
-        };
-        bed.fs.write(ROOT, handle, request)
+        bed.fs.write(ROOT, handle, write_at(offset, &[7; 5000]))
     }
 
     fn errno(result: FsResult<usize>) -> Result<usize, Option<i32>> {

@@ -15,10 +15,12 @@ use quota::{Engine, Environment, Setup, Tally, VeId};
 use rustix::fs::XattrFlags;
 
 use super::adopt::{Adopted, Pins};
+use super::write::WriteRequest;
 use super::{Call, Fs, Place, Settings};
 use crate::accounting::growth::Growth;
 use crate::accounting::{Accounting, Caller};
 use crate::error::FsResult;
+use crate::handle::HandleId;
 use crate::housekeeper::Housekeeper;
 use crate::keeper::{DepositNumber, Depository};
 use crate::node::{Found, NodeId, Nodes};
@@ -186,6 +188,16 @@ impl Bed {
         act(&fs, fs.call(ROOT, &flight))
     }
 
+    /// Makes a file in the root directory, open for reading and writing.
+    pub(super) fn create(&mut self, name: &str) -> (NodeId, HandleId) {
+        let made = self.ask(|fs, call| {
+            let (place, mode) = (at(name), 0o100_644);
+            fs.create(call, place, mode, 0o022, libc::O_RDWR, &mut no_backing)
+        });
+        let (entry, handle, _) = made.unwrap();
+        (entry.node.id(), handle)
+    }
+
     /// A request whose answer is lost with the daemon, then the same sent again: the second answer.
     pub(super) fn ask_twice<T>(
         &mut self,
@@ -340,6 +352,24 @@ pub(super) fn at(name: &str) -> Place<'_> {
     Place {
         parent: NodeId::ROOT,
         name: OsStr::new(name),
+    }
+}
+
+/// No backing file can be registered.
+pub(super) fn no_backing(_: BorrowedFd<'_>) -> io::Result<Arc<dyn BackingToken>> {
+    Err(io::Error::other("none"))
+}
+
+/// A write(2) of a guest, as the kernel passes it on.
+pub(super) fn write_at(offset: u64, data: &[u8]) -> WriteRequest<'_> {
+    WriteRequest {
+        offset,
+        data,
+        from_cache: false,
+        kill_setid: false,
+        sync: false,
+        whole: false,
+        is_repeated: false,
     }
 }
 

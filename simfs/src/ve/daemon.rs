@@ -3,14 +3,14 @@
 //! The two differ in where things come from: the first one makes them and keeps what a successor will need
 //! ([`super::saved`], deposits); a [`successor`](super::successor) finds them there.
 
+mod threads;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use quota::{Clock, Engine};
 
@@ -41,16 +41,15 @@ use crate::quotactl::{self, Kept, Left, QuotactlConfig, QuotactlService};
 use crate::recount::Recount;
 use crate::shared::{Deposited, Inheritance, Intake, Shape, Shared};
 use crate::sys::inherited::Inherited;
-use crate::sys::{file, fork, proc_fd, stat};
+use crate::sys::{file, proc_fd, stat};
+
+use threads::{abort_on_panic, start_housekeeper, stop_on_signal};
 
 /// Workers that read requests. Few: each costs a buffer, and a wake-up on another CPU costs more than most requests.
 const WORKERS: usize = 2;
 /// Descriptors kept open for known inodes, at most; a quarter of the limit of open files where that is less. With those that
 /// guests use besides they fit into the kernel's table.
 const DESCRIPTORS: usize = descriptors::TABLE - 256;
-
-/// Between two steps of looking at what a predecessor knew.
-const INDEX_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a daemon serves with.
 pub(super) struct Parts<'a> {
@@ -422,20 +421,6 @@ pub(super) fn has_successors(shared: &Shared) -> bool {
     shared.board().deposit(Deposited::Memory).is_some()
 }
 
-/// A thread that panics leaves its request unanswered and its locks in doubt: better a new daemon than half of one.
-/// Threads that catch panics themselves serve administrators, not guests.
-fn abort_on_panic() {
-    let say = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        say(panic);
-        let thread = thread::current();
-        let name = thread.name().unwrap_or_default();
-        if !name.starts_with("control") && !name.starts_with("quotactl-") {
-            std::process::abort();
-        }
-    }));
-}
-
 /// Settles and commits what is left when nobody can ask any more.
 fn finish(
     config: &Config,
@@ -518,82 +503,6 @@ fn assemble(
     let keeper: Arc<dyn Depository> = parts.link.clone();
     let area = area.clone();
     Ok(Fs::new(area, nodes, accounting, settings, shared, keeper))
-}
-
-fn start_housekeeper(
-    fs: &Arc<Fs>,
-    housekeeper: &Arc<Housekeeper>,
-    service: &Arc<VeService>,
-) -> Result<thread::JoinHandle<()>, StartError> {
-    let (fs, housekeeper, service) = (fs.clone(), housekeeper.clone(), service.clone());
-    let work = move || {
-        // In small steps: requests come first.
-        fs.nodes().index_rest(&mut || {
-            thread::sleep(INDEX_PAUSE);
-            true
-        });
-        housekeeper.run(&mut || {
-            let accounting = fs.accounting();
-            let next = accounting.look_again(&mut |node| fs.forget_attributes(node.id()));
-            service.note_loss();
-            match accounting.engine().commit() {
-                Ok(()) => {
-                    service.note_commit(None);
-                    next
-                }
-                Err(error) => {
-                    tracing::error!(%error, "totals could not be committed; trying again");
-                    service.note_commit(Some(error.to_string()));
-                    Some(std::time::Instant::now() + crate::housekeeper::COMMIT_INTERVAL)
-                }
-            }
-        });
-    };
-    thread::Builder::new()
-        .name("housekeeper".into())
-        .stack_size(256 * 1024)
-        .spawn(work)
-        .map_err(StartError::step("cannot start a thread"))
-}
-
-/// A signal that asks for an end takes the mount away; the daemon ends when the last user is gone. The end of the keeper is
-/// told by a signal too.
-fn stop_on_signal(link: Arc<Link>) -> io::Result<()> {
-    let signals = fork::block_end_signals()?;
-    thread::Builder::new()
-        .name("signals".into())
-        .stack_size(128 * 1024)
-        .spawn(move || {
-            watch_keeper(&signals, &link);
-            while let Ok(signal) = signals.wait() {
-                if signal == fork::PARENT_ENDED {
-                    note_keepers_end(&link);
-                    continue;
-                }
-                tracing::info!(signal, "asked to end; unmounting");
-                if link.unmount(false).is_err()
-                    && let Err(error) = link.unmount(true)
-                {
-                    tracing::error!(%error, "cannot unmount");
-                }
-            }
-        })?;
-    Ok(())
-}
-
-fn watch_keeper(signals: &fork::EndSignals, link: &Link) {
-    if let Err(error) = signals.tell_of_parents_end() {
-        tracing::warn!(%error, "the end of the keeper will not be noticed");
-    }
-    // It may have ended before.
-    note_keepers_end(link);
-}
-
-/// Anybody may send the signal: only what the link says counts.
-fn note_keepers_end(link: &Link) {
-    if link.is_cut() {
-        tracing::error!("{}", super::KEEPER_IS_GONE);
-    }
 }
 
 fn open_files_limit() -> usize {

@@ -4,21 +4,10 @@ use std::ffi::OsStr;
 use std::sync::atomic::Ordering;
 
 use super::super::data::Opened;
-use super::super::testbed::{Bed, ROOT, at, is_reachable};
-use super::super::write::WriteRequest;
+use super::super::testbed::{Bed, ROOT, at, is_reachable, write_at};
 use super::*;
 use crate::error::{FsError, FsResult};
 use crate::fs::Place;
-
-fn create(bed: &mut Bed, name: &str) -> (NodeId, HandleId) {
-    let (entry, handle, _) = bed
-        .ask(|fs, call| {
-            let none = &mut |_: std::os::fd::BorrowedFd<'_>| Err(std::io::Error::other("none"));
-            fs.create(call, at(name), 0o100_644, 0o022, libc::O_RDWR, none)
-        })
-        .unwrap();
-    (entry.node.id(), handle)
-}
 
 fn open(bed: &mut Bed, id: NodeId, flags: i32) -> (HandleId, Opened) {
     let token = bed.register();
@@ -27,16 +16,7 @@ fn open(bed: &mut Bed, id: NodeId, flags: i32) -> (HandleId, Opened) {
 }
 
 fn write(bed: &Bed, handle: HandleId, offset: u64, data: &[u8]) -> FsResult<usize> {
-    let request = WriteRequest {
-        offset,
-        data,
-        from_cache: false,
-        kill_setid: false,
-        sync: false,
-        whole: false,
-        is_repeated: false,
-    };
-    bed.fs.write(ROOT, handle, request)
+    bed.fs.write(ROOT, handle, write_at(offset, data))
 }
 
 fn read(bed: &Bed, handle: HandleId) -> FsResult<Vec<u8>> {
@@ -53,7 +33,7 @@ fn is_unknown(error: &FsError) -> bool {
 #[test]
 fn what_is_open_stays_open_by_its_number() {
     let mut bed = Bed::new();
-    let (a, first) = create(&mut bed, "a");
+    let (a, first) = bed.create("a");
     write(&bed, first, 0, b"one").unwrap();
     let (second, opened) = open(&mut bed, a, libc::O_RDONLY);
     assert!(
@@ -83,7 +63,7 @@ fn what_is_open_stays_open_by_its_number() {
 #[test]
 fn a_file_without_a_name_lives_as_long_as_it_is_open() {
     let mut bed = Bed::new();
-    let (a, handle) = create(&mut bed, "a");
+    let (a, handle) = bed.create("a");
     write(&bed, handle, 0, &[7; 9000]).unwrap();
     bed.ask(|fs, call| fs.unlink(call, at("a"))).unwrap();
     assert_eq!(bed.world.deposits(), 1);
@@ -120,7 +100,7 @@ fn a_file_without_a_name_lives_as_long_as_it_is_open() {
 #[test]
 fn a_file_that_lost_its_last_opener_with_the_daemon_goes() {
     let mut bed = Bed::new();
-    let (a, handle) = create(&mut bed, "a");
+    let (a, handle) = bed.create("a");
     bed.ask(|fs, call| fs.unlink(call, at("a"))).unwrap();
     // The daemon dies between the end of the handle's record and that of the inode.
     let (_, place) = bed.fs.files.remove(handle).unwrap();
@@ -136,7 +116,7 @@ fn a_file_that_lost_its_last_opener_with_the_daemon_goes() {
 #[test]
 fn a_name_that_did_not_go_needs_no_keeping() {
     let mut bed = Bed::new();
-    let (a, handle) = create(&mut bed, "a");
+    let (a, handle) = bed.create("a");
     assert!(bed.cut_off("deposited", |fs, call| fs.unlink(call, at("a"))));
     assert_eq!(bed.world.deposits(), 0, "withdrawn by the successor");
     bed.again(|fs, call| fs.unlink(call, at("a"))).unwrap();
@@ -152,8 +132,8 @@ fn a_name_that_did_not_go_needs_no_keeping() {
 #[test]
 fn where_the_keeper_is_full_only_that_file_is_lost() {
     let mut bed = Bed::new();
-    let (a, lost) = create(&mut bed, "a");
-    let (b, kept) = create(&mut bed, "b");
+    let (a, lost) = bed.create("a");
+    let (b, kept) = bed.create("b");
     bed.world.is_full.store(true, Ordering::Relaxed);
     bed.ask(|fs, call| fs.unlink(call, at("a"))).unwrap();
     write(&bed, lost, 0, b"still there").unwrap();
@@ -176,7 +156,7 @@ fn where_the_keeper_is_full_only_that_file_is_lost() {
 #[test]
 fn what_the_kernel_still_holds_is_charged_and_given_to_the_keeper() {
     let mut bed = Bed::new();
-    let (a, handle) = create(&mut bed, "a");
+    let (a, handle) = bed.create("a");
     write(&bed, handle, 0, &[7; 4096]).unwrap();
     let held = std::fs::File::open(bed.dir.path().join("a")).unwrap();
     bed.world.is_full.store(true, Ordering::Relaxed);
@@ -205,7 +185,7 @@ fn what_the_kernel_still_holds_is_charged_and_given_to_the_keeper() {
 #[test]
 fn passthrough_goes_on_with_the_same_backing_file() {
     let mut bed = Bed::new();
-    let (a, handle) = create(&mut bed, "a");
+    let (a, handle) = bed.create("a");
     write(&bed, handle, 0, &[1; 4096]).unwrap();
     bed.fs.release(handle).unwrap();
     let (first, opened) = open(&mut bed, a, libc::O_RDONLY);
@@ -232,7 +212,7 @@ fn passthrough_goes_on_with_the_same_backing_file() {
 #[test]
 fn holes_of_a_mapped_file_are_promised_again() {
     let mut bed = Bed::new();
-    let (a, writer) = create(&mut bed, "a");
+    let (a, writer) = bed.create("a");
     write(&bed, writer, 0, &[1; 4096]).unwrap();
     bed.fs.release(writer).unwrap();
     let (reader, _) = open(&mut bed, a, libc::O_RDONLY);
@@ -338,7 +318,7 @@ fn nodes_are_known_by_their_numbers_and_lookups() {
 #[test]
 fn a_reused_number_is_another_file() {
     let mut bed = Bed::new();
-    let (a, handle) = create(&mut bed, "a");
+    let (a, handle) = bed.create("a");
     bed.fs.release(handle).unwrap();
     let generation = bed.fs.nodes().get(a).unwrap().generation();
     bed.die();

@@ -1,7 +1,7 @@
 //! Requests whose answer was lost with the daemon, asked again.
 
 use super::super::data::Opened;
-use super::super::testbed::{Bed, PLAIN, at};
+use super::super::testbed::{Bed, PLAIN, at, no_backing};
 use super::*;
 use crate::handle::HandleId;
 use crate::node::NodeId;
@@ -24,14 +24,13 @@ fn node(entry: Entry) -> Done {
 }
 
 fn create(fs: &Fs, call: Call<'_>, name: &str) -> FsResult<(Entry, HandleId, Opened)> {
-    let none = &mut |_: std::os::fd::BorrowedFd<'_>| Err(io::Error::other("none"));
     fs.create(
         call,
         at(name),
         0o100_644,
         0o022,
         libc::O_RDWR | libc::O_EXCL,
-        none,
+        &mut no_backing,
     )
 }
 
