@@ -11,8 +11,8 @@
 //! served from a file system that is not its own.
 //!
 //! The first three are to be called before any thread is started and any process forked: all of it is inherited; the last one is
-//! the mount's. Where it cannot be had (it takes CAP_SYS_RESOURCE) the daemon works without, as it did before the kernel knew
-//! of it.
+//! the mount's. What cannot be had (the first takes CAP_SYS_RESOURCE, the last /sys) the daemon works without, as it did before
+//! the kernel knew of it.
 //!
 //! # Source
 //! prctl(2) PR_SET_IO_FLUSHER, proc_pid_oom_score_adj(5), getrlimit(2); Linux `Documentation/ABI/testing/sysfs-class-bdi`,
@@ -47,18 +47,11 @@ pub fn claim(oom_score_adj: i16) {
     }
 }
 
-/// Asks for the share of a mount that was just made, where write-out comes first: else daemon and write-out could wait for each
-/// other all the more.
+/// Asks for the share of a mount that was just made. Without write-out first ([`claim`]) the daemon is slowed down like any writer
+/// where memory is short; it waits for none of these pages.
 pub fn raise_dirty_share((major, minor): DeviceNumber) {
-    let granted = match rustix::process::is_io_flusher() {
-        Ok(true) => fs::write(
-            format!("/sys/class/bdi/{major}:{minor}/max_ratio"),
-            DIRTY_SHARE,
-        ),
-        Ok(false) => return,
-        Err(error) => Err(error.into()),
-    };
-    if let Err(error) = granted {
+    let bound = format!("/sys/class/bdi/{major}:{minor}/max_ratio");
+    if let Err(error) = fs::write(bound, DIRTY_SHARE) {
         tracing::debug!(%error, "no larger share of what waits for write-out");
     }
 }
