@@ -158,6 +158,47 @@ fn a_listing_that_is_cut_off_leaves_no_lookups() {
     });
 }
 
+// S85: an order to forget that is cut off is carried out to its end, each part of it once.
+#[test]
+fn an_order_to_forget_that_is_cut_off_leaves_no_lookups() {
+    if !cfg!(debug_assertions) {
+        require::skip("fault points exist in debug builds only");
+        return;
+    }
+    for point in ["ordered", "forgetting", "forgotten"] {
+        let Some(ve) = Spec::default().mount() else {
+            return;
+        };
+        let name = |kind: &str, number: u32| ve.path(format!("{kind}-{number}"));
+        for number in 0..200 {
+            drop(create(name("stays", number)).expect("create"));
+            drop(create(name("goes", number)).expect("create"));
+        }
+        ve.umount_and_wait();
+        mount_with(&ve, &format!("{point}:5:{}", 10 * kills()));
+        let known = || {
+            for number in 0..200 {
+                assert!(stat(name("stays", number)).is_ok(), "{point}");
+            }
+        };
+        known();
+        for number in 0..200 {
+            assert!(stat(name("goes", number)).is_ok());
+            unlinkat(CWD, name("goes", number), AtFlags::empty()).expect("unlink");
+        }
+        known();
+        eventually(
+            "nothing but the root and what stays is known",
+            || match ve.status()["nodes"].as_u64() {
+                Some(201) => Ok(()),
+                other => Err(format!("{point}: {other:?}")),
+            },
+        );
+        assert_eq!(deaths(&ve), 10 * kills(), "{point}");
+        ve.assert_exact();
+    }
+}
+
 macro_rules! points {
     ($($name:ident: $point:literal,)*) => {
         $(

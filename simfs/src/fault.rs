@@ -5,7 +5,7 @@
 //! are counted in the shared memory, so that a successor does not begin anew.
 
 /// The points of operations on files, in the order in which one comes by.
-pub const POINTS: [&str; 10] = [
+pub const POINTS: [&str; 13] = [
     "described",
     "made",
     "counted",
@@ -16,6 +16,9 @@ pub const POINTS: [&str; 10] = [
     "renamed",
     "attribute",
     "answered",
+    "ordered",
+    "forgetting",
+    "forgotten",
 ];
 
 /// The point between a system call of a guest that the kernel handed over and the note of it.

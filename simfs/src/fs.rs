@@ -16,6 +16,7 @@ pub mod attr;
 mod close;
 pub mod data;
 pub mod dir;
+mod forgets;
 pub mod ioctl;
 mod listings;
 pub mod namespace;
@@ -41,6 +42,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use quota::StatfsView;
 
 use crate::accounting::{Accounting, Caller};
@@ -51,7 +53,7 @@ use crate::host_faults::HostFaults;
 use crate::keeper::Depository;
 use crate::node::{Found, Node, NodeId, Nodes};
 use crate::private::PrivateArea;
-use crate::shared::{Flight, Shared};
+use crate::shared::{Flight, LeftForgets, Shared};
 use crate::sys::creds::Identity;
 use crate::sys::file;
 use crate::sys::handle::KernelHandle;
@@ -95,6 +97,8 @@ pub struct Fs {
     /// Set before the first request is served.
     kernel: OnceLock<Arc<dyn KernelView>>,
     absent: Absent,
+    /// What predecessors left of orders to forget; a leaf lock.
+    forgets: Mutex<Vec<LeftForgets>>,
     /// What a successor needs.
     shared: Arc<Shared>,
     depository: Arc<dyn Depository>,
@@ -150,6 +154,7 @@ impl Fs {
             descriptors: Descriptors::new(settings.open_files),
             kernel: OnceLock::new(),
             absent: Absent::default(),
+            forgets: Mutex::default(),
             shared,
             depository,
         }
@@ -216,11 +221,6 @@ impl Fs {
     pub fn statfs(&self) -> FsResult<StatfsView> {
         let host = self.area.statfs()?;
         Ok(self.accounting.engine().statfs(host))
-    }
-
-    /// Drops lookups of the kernel.
-    pub fn forget(&self, id: NodeId, count: u64) {
-        self.nodes.forget(id, count);
     }
 
     /// Whether reads may pass the daemon by.

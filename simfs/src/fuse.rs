@@ -33,6 +33,7 @@ use fuser::{
 use rustix::fs::XattrFlags;
 
 use crate::error::{FsError, FsResult};
+use crate::fault;
 use crate::fs::attr::SetAttr;
 use crate::fs::data::{BackingMaker, Opened};
 use crate::fs::write::WriteRequest;
@@ -40,11 +41,11 @@ use crate::fs::{Entry, Fs, Place};
 use crate::handle::HandleId;
 use crate::node::NodeId;
 use crate::open::BackingToken;
-use crate::shared::Shared;
+use crate::shared::{ForgetMark, Intake, Shared};
 use crate::sys::cpu::CpuOf;
 use crate::sys::creds;
 use crate::sys::file::FallocateMode;
-use crate::sys::present::PresentBuffers;
+use crate::sys::present::{self, PresentBuffers};
 
 use backing::Backing;
 use convert::{attributes, dev_from_kernel, set_time};
@@ -78,6 +79,8 @@ thread_local! {
     /// Holds what is read, one per worker; grows to the largest request that the worker has seen.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static PREPARED: Cell<bool> = const { Cell::new(false) };
+    /// The order to forget that the worker was at last, and the entry that comes next.
+    static FORGETTING: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// What the kernel is asked for when the connection begins.
@@ -166,6 +169,20 @@ impl Adapter {
         });
     }
 
+    /// Which entry of an order to forget comes now, and where a successor finds that; `None` where it finds no orders. The
+    /// protocol library takes an order apart, and tells the entries in turn.
+    fn forget_entry(&self, req: &Request) -> Option<(ForgetMark<'_>, usize)> {
+        let place = Intake::place_at(present::laid_here()?, session::PLACE);
+        let unique = req.unique().0;
+        let (order, next) = FORGETTING.get();
+        let entry = if order == unique { next } else { 0 };
+        if entry == 0 {
+            fault::point("ordered");
+        }
+        FORGETTING.set((unique, entry + 1));
+        Some((self.shared.forgets().mark(place, unique), entry))
+    }
+
     /// What the guest sees of an error; one that is the host's to mend is noted.
     fn errno(&self, error: &FsError) -> Errno {
         self.fs.note_error(error);
@@ -242,8 +259,11 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.fs.forget(node(ino), nlookup);
+    fn forget(&self, req: &Request, ino: INodeNo, nlookup: u64) {
+        match self.forget_entry(req) {
+            Some((mark, entry)) => self.fs.forget_entry(&mark, entry, node(ino), nlookup),
+            None => self.fs.forget(node(ino), nlookup),
+        }
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {

@@ -20,6 +20,7 @@ mod board;
 mod cell;
 mod earlier;
 pub mod flights;
+mod forgets;
 mod header;
 mod hold;
 mod inbox;
@@ -38,10 +39,11 @@ pub use board::{Board, Deposited};
 pub use cell::{Cell, CellName};
 pub use earlier::{Description, Earlier};
 pub use flights::{Flight, Flights};
+pub use forgets::{ForgetMark, Forgets};
 pub use header::{Refused, Shape};
 pub use hold::{Deposit, Hold};
 pub use inbox::Inbox;
-pub use intake::{Intake, Unanswered};
+pub use intake::{Intake, LeftForgets, Unanswered};
 pub use nodes::{NodeRecord, NodeRecords, Slot};
 pub use suspects::{Death, Deaths, Suspects};
 pub use table::{Found, Place, Room, Table};
@@ -68,6 +70,7 @@ pub struct Shared {
     shape: Shape,
     board: Board,
     flights: Flights,
+    forgets: Forgets,
     nodes: NodeRecords,
     holds: Holds,
     handles: HandleRecords,
@@ -108,6 +111,7 @@ impl Shared {
             shape,
             board: Board::new(map.clone()),
             flights: Flights::create(map.clone()),
+            forgets: Forgets::new(map.clone()),
             nodes: NodeRecords::create(map.clone(), shape),
             holds: Table::create(map.clone(), Grown::Holds, layout::HOLD_TABLE),
             handles: Table::create(map.clone(), Grown::Handles, layout::HANDLE_TABLE),
@@ -155,6 +159,7 @@ impl Shared {
             shape,
             board,
             flights,
+            forgets: Forgets::new(map.clone()),
             nodes,
             holds,
             handles,
@@ -208,6 +213,11 @@ impl Shared {
     /// Requests under way.
     pub fn flights(&self) -> &Flights {
         &self.flights
+    }
+
+    /// How far orders to forget were carried out.
+    pub fn forgets(&self) -> &Forgets {
+        &self.forgets
     }
 
     /// Requests that were under way when daemons died.

@@ -17,9 +17,9 @@ use crate::fault;
 use crate::fs::{Fs, KernelView};
 use crate::node::NodeId;
 use crate::open::BackingToken;
-use crate::shared::{Intake, Shared};
+use crate::shared::{Intake, Shared, Unanswered};
 use crate::sys::cpu::CpuOf;
-use crate::sys::{fuse_dev, present};
+use crate::sys::present;
 
 /// What every mount wants; each one is used where the kernel has it.
 ///
@@ -96,6 +96,9 @@ pub struct Connection {
     intake: Option<Intake>,
 }
 
+/// Most orders to forget that are left for later.
+const FORGETS_LEFT: usize = 16;
+
 /// How long to wait before looking again whether the workers have their buffers.
 const SOON: Duration = Duration::from_millis(1);
 
@@ -147,31 +150,53 @@ impl Connection {
         }
     }
 
-    /// Has requests read where a successor finds them; what a predecessor has left there is carried out when this connection
-    /// serves. For kernels that do not send again what was not answered.
+    /// Carries these requests out when this connection serves. For kernels that do not send again what was not answered.
     ///
     /// # Errors
-    /// Where there is no room for requests, or another agreement with the kernel than the predecessor's.
-    pub fn read_into(
+    /// Another agreement with the kernel than the predecessor's.
+    pub fn carry_out(
         &mut self,
-        intake: Intake,
+        left: &[Unanswered],
         device: &OwnedFd,
         service: &Service,
         kept: &Handshake,
     ) -> io::Result<()> {
-        let left = intake.unanswered(|unique| fuse_dev::is_waiting(device, unique))?;
         if !left.is_empty() {
             tracing::info!(
                 requests = left.len(),
                 "the kernel sends nothing again; requests that were read are taken from there"
             );
         }
-        for request in &left {
+        for request in left {
             let (adapter, config) = prepare(device, service.clone(), Some(kept))?;
             let replay = Replay::prepare(request, kept, adapter, config)?;
             self.replays.push(replay);
         }
-        let places = intake.make_room(&left, service.workers.max(1))?;
+        Ok(())
+    }
+
+    /// Has requests read where a successor finds them; the requests that stand there and are `left` stay. What a predecessor
+    /// has left of orders to forget there is taken up.
+    ///
+    /// # Errors
+    /// Where there is no room for requests.
+    pub fn read_into(
+        &mut self,
+        intake: Intake,
+        left: &[Unanswered],
+        service: &Service,
+    ) -> io::Result<()> {
+        let mut kept: Vec<usize> = left.iter().map(|request| request.place).collect();
+        let forgets = intake.left_forgets(service.shared.forgets())?;
+        service.fs.end_forgets(&forgets);
+        if forgets.len() > FORGETS_LEFT {
+            // One death after the other: there must be places to read into.
+            service.fs.forget_left(&forgets);
+        } else {
+            kept.extend(forgets.iter().map(|order| order.place));
+            service.fs.forget_later(forgets);
+        }
+        let places = intake.make_room(&kept, service.workers.max(1))?;
         present::lay_next(intake.fd(), &places)?;
         self.intake = Some(intake);
         Ok(())

@@ -220,8 +220,14 @@ impl Nodes {
 
     /// The kernel drops `count` lookups. The entry goes with the last, unless it is still needed.
     pub fn forget(&self, id: NodeId, count: u64) {
+        self.change_lookups(id, &mut |before| before.saturating_sub(count));
+    }
+
+    /// Changes the number of lookups, as [`Self::forget`] does; says whether the node was known. `change` is called at most
+    /// once; from then until it is as `change` says nobody else changes it.
+    pub fn change_lookups(&self, id: NodeId, change: &mut dyn FnMut(u64) -> u64) -> bool {
         if id == NodeId::ROOT {
-            return;
+            return false;
         }
         let mut is_known = false;
         let gone = self.table.remove_if(&id, |_, node| {
@@ -229,21 +235,18 @@ impl Nodes {
             let Some(lookups) = self.lookups(node) else {
                 return false;
             };
-            let after = lookups.load(Ordering::Acquire).saturating_sub(count);
+            let after = change(lookups.load(Ordering::Acquire));
             lookups.store(after, Ordering::Release);
             after == 0 && !is_needed(node)
         });
-        match gone {
-            Some((_, node)) => self.discard(&node),
-            // It was being made into a node just now: once more.
-            None if !is_known
-                && !self.records().forget_dormant(id, count)
-                && self.table.contains_key(&id) =>
-            {
-                self.forget(id, count);
-            }
-            None => {}
+        if let Some((_, node)) = gone {
+            self.discard(&node);
         }
+        if is_known || self.records().change_dormant(id, change) {
+            return true;
+        }
+        // It was being made into a node just now: once more.
+        self.table.contains_key(&id) && self.change_lookups(id, change)
     }
 
     /// What is left to do for a node that is in the table no more.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! page 0      header: what never changes after creation; see header.rs
-//! page 1      board: counters and numbers of deposits; see board.rs; in its second half the inbox; see inbox.rs
+//! page 1      board: counters and numbers of deposits; see board.rs; from word 64 marks of orders to forget; see forgets.rs;
+//!             in its second half the inbox; see inbox.rs
 //! ...         suspects: requests that were under way when a daemon died; see suspects.rs
 //! ...         cells: a few texts, each twice; see cell.rs
 //! ...         flights: the request of each worker, 1 KiB each; see flights.rs
@@ -65,6 +66,11 @@ pub(super) const HEADER: Span = Span {
     words: PAGE,
 };
 pub(super) const BOARD: Span = Span::after(HEADER, PAGE);
+/// Two words for each place of the [`super::Intake`]. Zero where a program without it served.
+pub(super) const FORGET_MARKS: Span = Span {
+    start: BOARD.start + 64,
+    words: 2 * super::intake::PLACES,
+};
 /// Room for what the kernel writes of a system call, several times what it is today. Zero where a program without it served.
 pub(super) const INBOX: Span = Span {
     start: BOARD.start + PAGE / 2,

@@ -177,15 +177,16 @@ impl NodeRecords {
         slot.map_or(0, |slot| self.lookups(slot).load(Ordering::Acquire))
     }
 
-    /// The kernel drops lookups of a node; where its record is dormant it is enough to change that. Says whether it was.
-    pub fn forget_dormant(&self, id: NodeId, count: u64) -> bool {
+    /// Changes the lookups of a node whose record is dormant, under its shard's lock; it goes with the last. Says whether it
+    /// was.
+    pub fn change_dormant(&self, id: NodeId, change: &mut dyn FnMut(u64) -> u64) -> bool {
         let mut shard = self.shard(id).lock();
         self.index(&mut shard);
         let Some(slot) = shard.dormant.get(&id.get()).copied() else {
             return false;
         };
         let lookups = self.lookups(slot);
-        let left = lookups.load(Ordering::Acquire).saturating_sub(count);
+        let left = change(lookups.load(Ordering::Acquire));
         lookups.store(left, Ordering::Release);
         if left == 0 {
             shard.dormant.remove(&id.get());

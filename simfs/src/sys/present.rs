@@ -15,6 +15,7 @@
 //! Linux `fs/fuse/dev.c`, `fuse_dev_do_read`; `mm/gup.c`, `__get_user_pages`; mlock(2).
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::null_mut;
@@ -31,6 +32,11 @@ const NEXT_MAX: usize = 32;
 
 /// Where the next buffers are to begin: [`Start::to_word`], 0 for none. Atomics, since an allocator can take no lock.
 static NEXT: [AtomicU64; NEXT_MAX] = [const { AtomicU64::new(0) }; NEXT_MAX];
+
+thread_local! {
+    /// Where in the file the last such buffer of this thread begins. Without a destructor, as it is an allocator's.
+    static LAID: Cell<Option<u64>> = const { Cell::new(None) };
+}
 
 /// A page of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +72,9 @@ impl Start {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: the range lies in a mapping that nobody else knows yet, and stays readable and writable.
-        unsafe { mmap(memory.cast(), length, access, flags, file, offset) }.is_ok()
+        let laid = unsafe { mmap(memory.cast(), length, access, flags, file, offset) }.is_ok();
+        LAID.set(laid.then_some(offset));
+        laid
     }
 }
 
@@ -97,6 +105,11 @@ pub fn lay_next(file: BorrowedFd<'_>, offsets: &[u64]) -> io::Result<()> {
 /// Whether as many buffers were made since as were asked for.
 pub fn all_laid() -> bool {
     NEXT.iter().all(|next| next.load(Ordering::Acquire) == 0)
+}
+
+/// Where in its file the buffer begins that this thread made by [`lay_next`].
+pub fn laid_here() -> Option<u64> {
+    LAID.get()
 }
 
 /// The system's allocator, but for large zeroed memory, the start of which is present from the beginning.
@@ -257,6 +270,7 @@ mod tests {
         unsafe {
             let memory = map(LARGE);
             assert!(start.put_at(memory, present));
+            assert_eq!(laid_here(), Some(3 * FILE_ALIGN));
             bring_in(memory, present);
             assert!(presence(memory, present).iter().all(|&page| page));
             memory.write(7);

@@ -17,7 +17,7 @@ use quota::{Clock, Engine};
 use super::accounts::{count_if_new, follow_ugid_limit, make_accounts, open_engine};
 use super::saved::{self, MountRecord};
 use super::service::VeService;
-use super::successor::{Legacy, sends_again};
+use super::successor::Legacy;
 use super::{Config, MOUNTPOINT_NOTE, StartError, recovery};
 use crate::accounting::Accounting;
 use crate::accounting::growth::Growth;
@@ -29,7 +29,6 @@ use crate::fs::adopt::Pins;
 use crate::fs::{Fs, Settings};
 use crate::fuse::Negotiation;
 use crate::fuse::gate::Gate;
-use crate::fuse::handshake::Handshake;
 use crate::fuse::session::{self, Connection};
 use crate::housekeeper::Housekeeper;
 use crate::keeper::{Depository, Link};
@@ -135,8 +134,11 @@ pub(super) fn first(
     let mount = saved::keep_mount(&body.parts.shared, number, since, &handshake)
         .map_err(|error| StartError::Daemon(error.to_string()))?;
     let sockets = body.make_sockets()?;
-    if has_successors(&body.parts.shared) && !sends_again(&body.parts.device).map_err(refused())? {
-        body.make_intake(&mut connection, &handshake)?;
+    if has_successors(&body.parts.shared) {
+        let intake = body.make_intake()?;
+        connection
+            .read_into(intake, &[], &body.requests())
+            .map_err(refused())?;
     }
     let served = Served {
         connection,
@@ -297,28 +299,16 @@ impl<'a> Body<'a> {
         Ok(Sockets { control, quotactl })
     }
 
-    /// Before Linux 6.9 a request that was read and not answered hangs its caller beyond any signal, as long as the connection
-    /// lives: there requests are read where a successor finds them.
-    fn make_intake(
-        &self,
-        connection: &mut Connection,
-        handshake: &Handshake,
-    ) -> Result<(), StartError> {
-        let Parts {
-            shared,
-            link,
-            device,
-            ..
-        } = &self.parts;
+    /// Makes what requests are read into, where a successor finds them.
+    pub(super) fn make_intake(&self) -> Result<Intake, StartError> {
+        let Parts { shared, link, .. } = &self.parts;
         let failed = || StartError::step("the memory that requests are read into");
         let intake = Intake::create(session::PLACE).map_err(failed())?;
         let number = link.deposit(intake.fd()).map_err(failed())?;
         shared
             .board()
             .set_deposit(Deposited::Intake, Some(number.get()));
-        connection
-            .read_into(intake, device, &self.requests(), handshake)
-            .map_err(failed())
+        Ok(intake)
     }
 
     /// Serves until the mount is gone. `left` is what the predecessor had of quota tools' calls; `ready` is called when

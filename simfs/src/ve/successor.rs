@@ -29,7 +29,7 @@ use crate::sys::inherited::Inherited;
 pub(super) struct Legacy {
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Inherited,
-    /// What requests are read into, where the kernel does not send them again.
+    /// What requests are read into.
     intake: Option<OwnedFd>,
 }
 
@@ -137,16 +137,22 @@ fn serve(
 ) -> Result<(), Failure> {
     let device = &body.parts.device;
     let mut connection = Connection::adopt(device, body.requests(), handshake).map_err(refused)?;
-    if !sends_again(device).map_err(failed)? {
-        let intake = legacy
-            .intake
-            .take()
-            .ok_or_else(|| refused("the memory that requests are read into is missing"))?;
-        let intake = Intake::adopt(intake, session::PLACE).map_err(refused)?;
-        connection
-            .read_into(intake, device, &body.requests(), handshake)
-            .map_err(failed)?;
-    }
+    let intake = match legacy.intake.take() {
+        Some(intake) => Intake::adopt(intake, session::PLACE).map_err(refused)?,
+        // A program that read elsewhere served before.
+        None => body.make_intake().map_err(failed)?,
+    };
+    let unanswered = match sends_again(device).map_err(failed)? {
+        true => Vec::new(),
+        false => intake
+            .unanswered(|unique| fuse_dev::is_waiting(device, unique))
+            .map_err(failed)?,
+    };
+    let requests = body.requests();
+    connection
+        .carry_out(&unanswered, device, &requests, handshake)
+        .and_then(|()| connection.read_into(intake, &unanswered, &requests))
+        .map_err(failed)?;
     let (ve, link) = (body.parts.config.ve, body.parts.link.clone());
     let unanswered = &legacy.inheritance.cut_off;
     let served = Served {
@@ -176,7 +182,7 @@ fn give_back(leftover: &Inherited, link: &Link) {
 
 /// Asks for everything that was read and not answered; false where the kernel cannot (before Linux 6.9). Only while no worker
 /// reads requests: what one is at would be done twice.
-pub(super) fn sends_again(device: &OwnedFd) -> io::Result<bool> {
+fn sends_again(device: &OwnedFd) -> io::Result<bool> {
     if fault::is_kernel_old() {
         return Ok(false);
     }

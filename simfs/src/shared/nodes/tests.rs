@@ -87,9 +87,9 @@ fn a_dormant_record_is_forgotten_without_waking() {
     records.lookups(slot).store(5, Ordering::Relaxed);
     let next = adopt(&map);
     let id = NodeId::new(9);
-    assert!(next.forget_dormant(id, 4) && next.dormant(id).is_some());
-    assert!(next.forget_dormant(id, 1) && next.dormant(id).is_none());
-    assert!(!next.forget_dormant(id, 1));
+    assert!(next.change_dormant(id, &mut |known| known - 4) && next.dormant(id).is_some());
+    assert!(next.change_dormant(id, &mut |known| known - 1) && next.dormant(id).is_none());
+    assert!(!next.change_dormant(id, &mut |known| known));
     assert_eq!(adopt(&map).dormant(id), None);
 }
 

@@ -29,6 +29,7 @@ pub(super) fn start_housekeeper(
             thread::sleep(INDEX_PAUSE);
             true
         });
+        fs.forget_the_rest();
         housekeeper.run(&mut || {
             let accounting = fs.accounting();
             let next = accounting.look_again(&mut |node| fs.forget_attributes(node.id()));
