@@ -167,6 +167,30 @@ fn check_finds_and_mends_edits_behind_the_mount() {
     }
 }
 
+// S43: what was made behind the mount and goes through it takes no total below zero, and ends no daemon.
+#[test]
+fn totals_that_edits_behind_the_mount_make_wrong_are_counted_anew() {
+    let Some(ve) = Spec::default().mount() else {
+        return;
+    };
+    for name in ["one", "two", "three"] {
+        std::fs::write(ve.private().join(name), vec![1; MIB as usize]).unwrap();
+        std::fs::remove_file(ve.path(name)).unwrap();
+    }
+    assert_eq!((ve.used().space, ve.used().inodes), (0, 0));
+    put(ve.path("file"), 64 * KIB);
+    assert_eq!(ve.status()["restarts"], 0);
+    ve.umount_and_wait();
+    ve.mount().ok();
+    eventually("the totals are counted anew", || {
+        let status = ve.status();
+        let is_counted = status["state"] == "mounted" && ve.used().inodes == 2;
+        is_counted.then_some(()).ok_or(status.to_string())
+    });
+    ve.assert_exact();
+    ve.check();
+}
+
 // S51: a killed daemon loses nothing.
 #[test]
 fn totals_are_right_after_a_kill() {

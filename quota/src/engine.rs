@@ -215,7 +215,8 @@ impl Engine {
         ve.map_or(Usage::ZERO, |dquot| dquot.account().reserved)
     }
 
-    /// How often a total would have left its range: each time the accounting had gone wrong before.
+    /// How often a total would have left its range, and was set to its bound: what the accounts are told of is not what they
+    /// hold, since the private area was edited behind the mount, or the accounting has gone wrong.
     pub fn invariant_violations(&self) -> u64 {
         self.inner.violations.load(Ordering::Relaxed)
     }
@@ -349,14 +350,11 @@ impl Inner {
             self.environment.events.event(event);
         }
         for (subject, resource) in &news.broken {
-            self.violations.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%subject, %resource, "total left its range, set to its bound; run a check");
+            // One edit behind the mount may bring many of them.
+            if self.violations.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::error!(%subject, %resource, "total left its range, set to its bound; run a check");
+            }
         }
-        debug_assert!(
-            news.broken.is_empty(),
-            "totals out of range: {:?}",
-            news.broken
-        );
     }
 }
 

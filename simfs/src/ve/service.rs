@@ -4,6 +4,7 @@ mod counting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ pub(super) struct VeService {
     mended: Vec<String>,
     /// Wanted and not to be had.
     lacks_passthrough: bool,
+    /// Of the totals' range, as far as they were seen.
+    violations: AtomicU64,
     /// A leaf lock.
     progress: Mutex<Now>,
     gone: Condvar,
@@ -101,6 +104,7 @@ impl VeService {
             resumable: Mutex::new(body.resumed.clone()),
             mended: mended(config),
             lacks_passthrough: config.options.passthrough && !body.fs.has_passthrough(),
+            violations: AtomicU64::new(0),
             progress: Mutex::new(Now::default()),
             gone: Condvar::new(),
         }
@@ -124,9 +128,12 @@ impl VeService {
         self.progress.lock().commit_error = error;
     }
 
-    /// Where the private area may have lost what it was given, the next mount counts anew, whatever the end of this one.
+    /// Where the private area may have lost what it was given, or holds what nobody charged, the next mount counts anew,
+    /// whatever the end of this one.
     pub(super) fn note_loss(&self) {
-        if self.quota && self.fs.faults().take_loss() {
+        let violations = self.engine.invariant_violations();
+        let is_wrong = self.violations.swap(violations, Ordering::Relaxed) != violations;
+        if self.quota && (self.fs.faults().take_loss() || is_wrong) {
             if let Some(recount) = self.fs.accounting().recount() {
                 recount.spoil();
             }
