@@ -17,8 +17,9 @@ use simfs::handle::HandleId;
 use simfs::keeper::Attempt;
 use simfs::node::NodeId;
 use simfs::shared::flights::{Asked, Intent, RESENT, Step as What, Worker};
-use simfs::shared::{CellName, Deposited, Hold, NodeRecord, Shared};
+use simfs::shared::{CellName, Death, Deposited, Hold, Intake, NodeRecord, Shared};
 use simfs::sys::handle::KernelHandle;
+use simfs::sys::seccomp::Notification;
 use simfs_fuzz::successor::{Area, Successor};
 
 #[derive(Arbitrary, Debug)]
@@ -43,7 +44,7 @@ enum Left<'a> {
         flags: u64,
     },
     Hold {
-        is_pin: bool,
+        kind: u8,
         number: u8,
         node: Named,
     },
@@ -68,7 +69,30 @@ enum Left<'a> {
         node: Named,
         intent: Option<Planned<'a>>,
         given: Option<(Named, u64)>,
+        listed: Vec<Named>,
     },
+    Death {
+        unique: u64,
+        crash: bool,
+    },
+    /// A quotactl call that was being received.
+    Inbox {
+        listener: u32,
+        words: Vec<u64>,
+    },
+    /// What was read into a place.
+    Read {
+        place: u8,
+        request: Order,
+        progress: Option<(u8, Option<u64>)>,
+    },
+}
+
+/// A request as the kernel writes it.
+#[derive(Arbitrary, Debug)]
+enum Order {
+    Forget(u64, Vec<(Named, u64)>),
+    Any(Vec<u8>),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -143,18 +167,9 @@ impl Left<'_> {
                 let id = shared.board().next_handle();
                 let _full = shared.handles().insert(id, [node.id(area).get(), *flags]);
             }
-            Self::Hold {
-                is_pin,
-                number,
-                node,
-            } => {
-                let number = u32::from(*number % 6);
-                let hold = if *is_pin {
-                    Hold::Pin(number)
-                } else {
-                    Hold::Backing(number)
-                };
-                let _full = shared.hold(hold, node.id(area));
+            Self::Hold { kind, number, node } => {
+                let kind = pick(&[Hold::Pin, Hold::Backing, Hold::Spare], *kind);
+                let _full = shared.hold(kind(u32::from(*number % 6)), node.id(area));
             }
             Self::Listener(dev, ino) => drop(shared.listeners().insert(1, [*dev, *ino])),
             Self::Call(words) => drop(shared.notifications().insert(1, *words)),
@@ -196,6 +211,7 @@ impl Left<'_> {
                 node,
                 intent,
                 given,
+                listed,
             } => {
                 let Some(worker) = shared.flights().enlist() else {
                     return;
@@ -219,12 +235,78 @@ impl Left<'_> {
                     flight.hand_out_node(node.id(area));
                     flight.hand_out_handle(HandleId::new(*handle));
                 }
+                for node in listed {
+                    if !flight.is_listing_full() {
+                        flight.hand_out_listed(node.id(area));
+                    }
+                }
                 // Its daemon is dead.
                 std::mem::forget(flight);
             }
+            Self::Death { unique, crash } => {
+                let death = if *crash { Death::Crash } else { Death::Kill };
+                shared.suspects().note(*unique, death);
+            }
+            Self::Inbox { listener, words } => {
+                let inbox = shared.inbox();
+                for (place, word) in inbox.open(*listener).iter().zip(words) {
+                    place.store(*word, Ordering::Relaxed);
+                }
+            }
+            Self::Read {
+                place,
+                request,
+                progress,
+            } => {
+                if let Some((entry, lookups)) = progress {
+                    let unique = match request {
+                        Order::Forget(unique, _) => *unique,
+                        Order::Any(_) => 0,
+                    };
+                    let mark = shared.forgets().mark(usize::from(*place), unique);
+                    match lookups {
+                        Some(lookups) => mark.begin(usize::from(*entry), *lookups),
+                        None => mark.end(usize::from(*entry)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is read into a place goes to a file of its own.
+    fn read(&self, intake: &std::fs::File, area: &Area) {
+        if let Self::Read { place, request, .. } = self {
+            let at = u64::from(*place) * u64::from(PLACE);
+            let mut bytes = request.bytes(area);
+            bytes.truncate(usize::try_from(PLACE).unwrap_or(0));
+            let _behind_the_end = intake.write_all_at(&bytes, at);
         }
     }
 }
+
+impl Order {
+    /// `struct fuse_in_header`, and what follows it.
+    fn bytes(&self, area: &Area) -> Vec<u8> {
+        let (unique, entries) = match self {
+            Self::Any(bytes) => return bytes.clone(),
+            Self::Forget(unique, entries) => (unique, entries),
+        };
+        const BATCH_FORGET: u32 = 42;
+        let length = u32::try_from(48 + 16 * entries.len()).unwrap_or(u32::MAX);
+        let mut bytes = [length.to_ne_bytes(), BATCH_FORGET.to_ne_bytes()].concat();
+        bytes.extend(unique.to_ne_bytes());
+        bytes.resize(40, 0);
+        bytes.extend(u64::try_from(entries.len()).unwrap_or(0).to_ne_bytes());
+        for (node, count) in entries {
+            bytes.extend(node.id(area).get().to_ne_bytes());
+            bytes.extend(count.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// A small place.
+const PLACE: u32 = 4096;
 
 fn asked(unique: u64, node: NodeId) -> Asked {
     let caller = Caller {
@@ -280,7 +362,7 @@ impl Damage {
 }
 
 /// What the first requests to a successor would have it read.
-fn use_it(successor: &Successor, area: &Area, case: &Case<'_>) {
+fn use_it(successor: &Successor, area: &Area, intake: &std::fs::File, case: &Case<'_>) {
     let fs = &successor.fs;
     let _any = fs
         .shared()
@@ -307,6 +389,22 @@ fn use_it(successor: &Successor, area: &Area, case: &Case<'_>) {
             _ => {}
         }
     }
+    let inbox = fs.shared().inbox();
+    let _any = inbox
+        .left()
+        .and_then(|(_, words)| Notification::read(words));
+    let intake = intake.try_clone().expect("descriptor").into();
+    let intake = Intake::adopt(intake, PLACE).expect("what was made for it");
+    let kept = intake.unanswered(|_| Ok(true)).expect("memory");
+    let forgets = intake.left_forgets(fs.shared().forgets()).expect("memory");
+    fs.end_forgets(&forgets);
+    fs.forget_left(&forgets);
+    assert_eq!(
+        intake.left_forgets(fs.shared().forgets()).expect("memory"),
+        []
+    );
+    let places: Vec<_> = kept.iter().map(|request| request.place).collect();
+    let _none_left = intake.make_room(&places, 2);
     fs.nodes().index_rest(&mut || true);
     fs.accounting().finish_late();
 }
@@ -315,9 +413,12 @@ fn send_again(shared: &Shared, worker: Worker, asked: Asked) {
     let flight = shared.flights().begin(worker, asked);
     let _any = (
         flight.described(),
+        shared.suspects().deaths(asked.unique & !RESENT),
+        flight.handed_out_handle(),
         flight.take_back_node(),
-        flight.take_back_handle(),
     );
+    flight.handle_is_back();
+    while flight.take_back_listed().is_some() {}
 }
 
 thread_local! {
@@ -329,6 +430,9 @@ fuzz_target!(|case: Case<'_>| {
         let area = area.get_or_insert_with(Area::make);
         let shared = area.memory();
         case.left.iter().for_each(|left| left.write(&shared, area));
+        let intake = Intake::create(PLACE).expect("memory");
+        let intake = std::fs::File::from(intake.fd().try_clone_to_owned().expect("descriptor"));
+        case.left.iter().for_each(|left| left.read(&intake, area));
         let memory = std::fs::File::from(shared.fd().try_clone_to_owned().expect("descriptor"));
         drop(shared);
         if !case.damage.is_empty() {
@@ -341,7 +445,7 @@ fuzz_target!(|case: Case<'_>| {
         let Ok(successor) = area.take_over(copy()) else {
             return;
         };
-        use_it(&successor, area, &case);
+        use_it(&successor, area, &intake, &case);
         // It dies as well. Nothing that it drops is the next one's.
         drop(successor);
         let next = area

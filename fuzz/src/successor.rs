@@ -125,7 +125,6 @@ impl Area {
         let area = Arc::new(area.expect("private area"));
         let pins = Pins::collect(&inheritance, &area, &mut |number| self.deposit(number));
         let fs = self.assemble(area, Arc::new(shared));
-        fs.accounting().engine().record(&pins.without_names());
         let adopted = fs.adopt(&inheritance, pins, &|number| Arc::new(Token(number)));
         Ok(Successor { fs, adopted })
     }

@@ -187,6 +187,8 @@ impl Shared {
         let first_pages = [
             layout::HOLD_TABLE,
             layout::HANDLE_TABLE,
+            layout::LISTENER_TABLE,
+            layout::NOTIFICATION_TABLE,
             layout::DIRECTORY,
             layout::NODES,
         ]

@@ -25,7 +25,10 @@ enum Op {
     Write(usize, u8),
     Read(usize),
     Release(usize),
-    Forget(usize),
+    /// The kernel forgets some nodes from this one on, in one order.
+    Forget(usize, usize),
+    /// A listing with attributes.
+    List,
 }
 
 /// How the request meets the daemon's end.
@@ -56,7 +59,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (index(), any::<u8>()).prop_map(|(handle, byte)| Op::Write(handle, byte)),
         2 => index().prop_map(Op::Read),
         2 => index().prop_map(Op::Release),
-        2 => index().prop_map(Op::Forget),
+        2 => (index(), 1..4_usize).prop_map(|(node, count)| Op::Forget(node, count)),
+        1 => Just(Op::List),
     ]
 }
 
@@ -111,9 +115,21 @@ impl Model {
     }
 }
 
-/// One answer: a node, a handle, bytes.
+impl End {
+    /// The fault point, if it is one.
+    fn point(self) -> Option<&'static str> {
+        let points = crate::fault::POINTS;
+        match self {
+            Self::Within(point) => Some(points[point % points.len()]),
+            _ => None,
+        }
+    }
+}
+
+/// One answer: a node, a handle, bytes, names with their nodes.
 #[derive(Debug, Default)]
 struct Answer {
+    listed: Vec<(String, NodeId)>,
     node: Option<NodeId>,
     handle: Option<HandleId>,
     data: Option<Vec<u8>>,
@@ -136,9 +152,8 @@ fn request(
             assert_eq!(first.is_ok(), second.is_ok(), "{first:?} then {second:?}");
             second
         }
-        End::Within(point) => {
-            let point = crate::fault::POINTS[point % crate::fault::POINTS.len()];
-            bed.cut_off(point, &act);
+        End::Within(_) => {
+            bed.cut_off(end.point().unwrap(), &act);
             bed.again(&act)
         }
     };
@@ -219,12 +234,42 @@ fn step(bed: &mut Bed, model: &mut Model, op: &Op, end: End) {
                 model.handles.remove(&handle);
             }
         }
-        Op::Forget(index) => {
-            if let Some((id, _)) = model.node(index).filter(|(id, _)| !model.is_open(*id)) {
-                let (_, count) = model.nodes.remove(&id).unwrap();
-                bed.fs.forget(id, count);
-            }
+        Op::Forget(index, count) => {
+            let nodes: Vec<_> = (index..index + count)
+                .filter_map(|index| model.node(index))
+                .map(|(id, _)| id)
+                .filter(|id| !model.is_open(*id))
+                .collect();
+            let entries = nodes
+                .into_iter()
+                .filter_map(|id| Some((id, model.nodes.remove(&id)?.1)))
+                .collect();
+            bed.forget(entries, end.point());
         }
+        Op::List => list(bed, model, end),
+    }
+}
+
+fn list(bed: &mut Bed, model: &mut Model, end: End) {
+    let answer = request(bed, end, |fs, call| {
+        let mut listed = Vec::new();
+        fs.readdirplus(call, NodeId::ROOT, 0, &mut |entry, found| {
+            if let Some(found) = found {
+                let name = entry.name.to_str().unwrap().to_owned();
+                listed.push((name, found.node.id()));
+            }
+            false
+        })?;
+        Ok(Answer {
+            listed,
+            ..Answer::default()
+        })
+    });
+    let listed = answer.unwrap().listed;
+    assert_eq!(listed.len(), model.names.len(), "{listed:?}");
+    for (name, id) in listed {
+        let file = model.names[name.as_str()];
+        model.looked_up(id, file);
     }
 }
 
@@ -245,7 +290,7 @@ fn create(bed: &mut Bed, model: &mut Model, name: &'static str, end: End) {
         Ok(Answer {
             node: Some(entry.node.id()),
             handle: Some(handle),
-            data: None,
+            ..Answer::default()
         })
     });
     let answer = answer.unwrap();
@@ -411,6 +456,8 @@ fn use_damaged(bed: &mut Bed, model: &Model) {
     let made = bed.ask(|fs, call| fs.mkdir(call, at("one more"), 0o755, 0).map(drop));
     assert!(made.is_ok(), "{made:?}");
     bed.ask(|fs, call| fs.rmdir(call, at("one more"))).unwrap();
+    bed.fs.end_forgets(&bed.orders);
+    bed.fs.forget_left(&bed.orders);
     bed.fs.nodes().index_rest(&mut || true);
 }
 
@@ -437,13 +484,13 @@ proptest! {
     /// S39: any damage to the saved state is refused, or loses what it hit; no other file is served in its place.
     #[test]
     fn damage_is_refused_or_harmless(
-        history in prop::collection::vec(op(), 1..40),
+        history in prop::collection::vec((op(), end()), 1..40),
         flips in prop::collection::vec((any::<usize>(), 0..64_u32), 1..4),
     ) {
         let mut bed = Bed::new();
         let mut model = Model::default();
-        for op in &history {
-            step(&mut bed, &mut model, op, End::None);
+        for (op, end) in &history {
+            step(&mut bed, &mut model, op, *end);
         }
         for (word, bit) in flips {
             bed.fs.shared().damage(word, bit);

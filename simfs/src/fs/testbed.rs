@@ -28,7 +28,7 @@ use crate::open::BackingToken;
 use crate::private::PrivateArea;
 use crate::privileges::Privileges;
 use crate::shared::flights::{Asked, RESENT, Worker};
-use crate::shared::{Flight, Shape, Shared};
+use crate::shared::{Flight, LeftForgets, Shape, Shared};
 use crate::sys::stat::stat_fd;
 
 /// What outlives a daemon beside the shared memory.
@@ -107,6 +107,8 @@ pub(crate) struct Bed {
     pub(crate) fs: Arc<Fs>,
     pub(super) world: Arc<World>,
     pub(super) adopted: Adopted,
+    /// The orders to forget that came, all of which are done.
+    pub(super) orders: Vec<LeftForgets>,
     area: (OwnedFd, OwnedFd),
     worker: Worker,
     unique: u64,
@@ -142,6 +144,7 @@ impl Bed {
             fs,
             world,
             adopted: Adopted::default(),
+            orders: Vec::new(),
             area: kept,
             worker,
             unique: 2,
@@ -273,6 +276,32 @@ impl Bed {
             caller: ROOT,
         };
         fs.shared().flights().begin(self.worker, asked)
+    }
+
+    /// An order to forget; where it comes by the fault point, a successor carries out the rest.
+    pub(super) fn forget(&mut self, entries: Vec<(NodeId, u64)>, point: Option<&'static str>) {
+        self.unique += 2;
+        let order = [LeftForgets {
+            place: 1,
+            unique: self.unique,
+            entries,
+        }];
+        let fs = self.fs.clone();
+        let act = || fs.forget_left(&order);
+        let finished = match point {
+            Some(point) => crate::fault::stop_at(point, act).is_some(),
+            None => {
+                act();
+                true
+            }
+        };
+        drop(fs);
+        if !finished {
+            self.die();
+            self.fs.end_forgets(&order);
+            self.fs.forget_left(&order);
+        }
+        self.orders.extend(order);
     }
 
     /// Registers a backing file, as the transport does.
