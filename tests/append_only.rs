@@ -1,6 +1,7 @@
 //! Append-only and immutable files (chattr +a, +i).
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -119,6 +120,35 @@ fn flags_forbid_what_they_forbid_below() {
             pair.same(ROOT, "clean", |root| rustix::fs::unlink(root.join("other")));
         }
         pair.ve.assert_exact();
+    }
+}
+
+// S30, S32, S81: set-id bits cannot be taken away from such a file, so an unprivileged write is refused (ext4's `setattr`).
+#[test]
+fn set_id_bits_of_an_append_only_file_are_as_below() {
+    let Some(pair) = Pair::new(Spec::default()) else {
+        return;
+    };
+    let _unflag = Unflag::at_the_end(&pair.ve);
+    for mode in [0o4666, 0o2676, 0o6777, 0o2666, 0o666] {
+        pair.same(ROOT, "make", |root| {
+            let path = root.join("file");
+            let _only_the_second_time = flag(&path, IFlags::empty());
+            let _only_the_second_time = rustix::fs::unlink(&path);
+            put(&path, 10);
+            rustix::fs::chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty()).unwrap();
+            flag(&path, IFlags::APPEND)
+        });
+        for user in [ALICE, ROOT] {
+            pair.same(user, &format!("{mode:o}"), |root| {
+                let path = root.join("file");
+                let file = open(&path, OFlags::WRONLY | OFlags::APPEND)?;
+                let written = append(&file, b"more");
+                let allocated = fallocate(&file, FallocateFlags::empty(), 0, 5000);
+                let found = std::fs::metadata(path).unwrap();
+                Ok::<_, Errno>((written, allocated, found.mode(), found.len()))
+            });
+        }
     }
 }
 

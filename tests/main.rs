@@ -29,6 +29,7 @@ mod grace;
 mod install;
 mod layering;
 mod limits;
+mod many_files;
 mod mmap;
 mod namespace;
 mod power;

@@ -27,6 +27,8 @@ mod random;
 pub mod recount;
 mod removed;
 mod rename;
+#[cfg(test)]
+mod resting;
 pub mod resume;
 #[cfg(test)]
 mod shortage;

@@ -1,7 +1,8 @@
 //! Inodes that the kernel knows: node id <-> file underneath, with what the totals hold for each.
 //!
 //! Of each node but the root there is a record in [`crate::shared`]; it has the lookups. A successor process finds the
-//! records dormant and makes the node when the kernel first names it ([`Nodes::get`]).
+//! records dormant and makes the node when the kernel first names it ([`Nodes::get`]). Where many inodes are known, nodes that
+//! nobody asks for go, and leave their records dormant: millions of known inodes take memory for a record each.
 //!
 //! A node id is the inode number underneath (the root's is 1), so that it means the same to a successor process
 //! and `st_ino` is stable over remounts. A file is reached by its kernel file handle; descriptors are a bounded cache
@@ -94,6 +95,8 @@ pub struct Node {
     cache_valid: AtomicBool,
     /// The mode as it was last seen.
     mode: AtomicU32,
+    /// Whether it was asked for since it was last looked at to be put to rest.
+    is_used: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -115,6 +118,7 @@ impl Node {
             dense_writers: RwLock::new(()),
             cache_valid: AtomicBool::new(false),
             mode: AtomicU32::new(stat.mode),
+            is_used: AtomicBool::new(true),
             state: Mutex::new(State {
                 charged: Some(charged),
                 presence: Presence::Linked,
@@ -235,6 +239,13 @@ impl Node {
     /// Whether new entries of this directory get its group.
     pub fn passes_on_group(&self) -> bool {
         self.mode.load(Ordering::Relaxed) & libc::S_ISGID != 0
+    }
+
+    /// It was asked for.
+    fn note_use(&self) {
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Notes the present mode.

@@ -23,6 +23,7 @@ pub mod file;
 pub mod fork;
 pub mod fuse_dev;
 pub mod handle;
+pub mod heap;
 pub mod inherited;
 pub mod inode_flags;
 pub mod lock;

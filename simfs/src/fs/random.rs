@@ -29,6 +29,8 @@ enum Op {
     Forget(usize, usize),
     /// A listing with attributes.
     List,
+    /// Nodes that were not asked for since the last time are put to rest.
+    Rest,
 }
 
 /// How the request meets the daemon's end.
@@ -61,6 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => index().prop_map(Op::Release),
         2 => (index(), 1..4_usize).prop_map(|(node, count)| Op::Forget(node, count)),
         1 => Just(Op::List),
+        3 => Just(Op::Rest),
     ]
 }
 
@@ -246,6 +249,7 @@ fn step(bed: &mut Bed, model: &mut Model, op: &Op, end: End) {
                 .collect();
             bed.forget(entries, end.point());
         }
+        Op::Rest => bed.fs.nodes().put_to_rest(),
         Op::List => list(bed, model, end),
     }
 }

@@ -1,5 +1,7 @@
 //! The table of all nodes: from a number to its node, with the records and descriptors that belong to it. The invariants stand
-//! in [`super`].
+//! in [`super`]. How nodes that nobody asks for are put to rest: `rest.rs`.
+
+mod rest;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -34,6 +36,7 @@ pub struct Nodes {
     /// O_PATH descriptors, least recently used first out; a leaf lock.
     descriptors: Vec<Mutex<LruCache<NodeId, Arc<OwnedFd>>>>,
     shared: Arc<Shared>,
+    turnover: rest::Turnover,
 }
 
 impl Nodes {
@@ -64,6 +67,7 @@ impl Nodes {
             backings,
             descriptors: shards,
             shared,
+            turnover: rest::Turnover::default(),
         }
     }
 
@@ -80,7 +84,7 @@ impl Nodes {
         &self.root
     }
 
-    /// How many inodes are known; after a takeover, of those that were looked at so far.
+    /// How many inodes are known, awake or not; after a takeover, of those that were looked at so far.
     pub fn len(&self) -> usize {
         self.table.len() + self.records().dormant_count()
     }
@@ -96,18 +100,25 @@ impl Nodes {
     /// [`FsError::UnknownNode`] where the kernel names one that was never handed out; the backing file system's own.
     pub fn get(&self, id: NodeId) -> FsResult<Arc<Node>> {
         match self.table.get(&id) {
-            Some(node) => Ok(node.clone()),
-            None => self.wake(id),
+            Some(node) => {
+                node.note_use();
+                Ok(node.clone())
+            }
+            None => {
+                let node = self.wake(id)?;
+                self.made_one();
+                Ok(node)
+            }
         }
     }
 
-    /// The node of an inode number, where the kernel or somebody else here knows it.
+    /// The node of an inode number, where it is awake.
     pub fn known(&self, ino: u64) -> Option<Arc<Node>> {
         let id = self.id_of_number(ino);
         self.table.get(&id).map(|node| node.clone())
     }
 
-    /// Makes the node of a record that a predecessor left.
+    /// Makes the node of a record that is dormant.
     fn wake(&self, id: NodeId) -> FsResult<Arc<Node>> {
         let unknown = FsError::UnknownNode(id);
         let Some(record) = self.records().dormant(id) else {
@@ -175,6 +186,7 @@ impl Nodes {
         match self.table.entry(id) {
             Entry::Occupied(mut entry) => {
                 if is_same(entry.get(), &found) {
+                    entry.get().note_use();
                     return Ok(entry.get().clone());
                 }
                 let record = found.record(id);
@@ -207,12 +219,17 @@ impl Nodes {
                 held: found.held.clone(),
             })?;
             // Counted under the shard's lock, so that a FORGET cannot remove the entry in between.
-            if let Some(entry) = self.table.get(&node.id)
-                && Arc::ptr_eq(entry.value(), &node)
-            {
-                if let Some(lookups) = self.lookups(&node) {
-                    lookups.fetch_add(1, Ordering::AcqRel);
+            let is_counted = match self.table.get(&node.id) {
+                Some(entry) if Arc::ptr_eq(entry.value(), &node) => {
+                    if let Some(lookups) = self.lookups(&node) {
+                        lookups.fetch_add(1, Ordering::AcqRel);
+                    }
+                    true
                 }
+                _ => false,
+            };
+            if is_counted {
+                self.made_one();
                 return Ok(node);
             }
         }
@@ -239,14 +256,16 @@ impl Nodes {
             lookups.store(after, Ordering::Release);
             after == 0 && !is_needed(node)
         });
+        self.forgot_one();
         if let Some((_, node)) = gone {
             self.discard(&node);
         }
         if is_known || self.records().change_dormant(id, change) {
             return true;
         }
-        // It was being made into a node just now: once more.
-        self.table.contains_key(&id) && self.change_lookups(id, change)
+        // It woke just now, or was put to rest again: once more.
+        let is_there = self.table.contains_key(&id) || self.records().dormant(id).is_some();
+        is_there && self.change_lookups(id, change)
     }
 
     /// What is left to do for a node that is in the table no more.

@@ -7,8 +7,8 @@
 //! node's shard follows from its id. So a successor reads the directory alone before it serves, and looks at the records of
 //! a shard when it first needs one of them, or in the background ([`NodeRecords::index_all`]).
 //!
-//! A record that was found and not yet asked for is *dormant*: [`crate::node::Nodes`] has no node for it. It wakes when the
-//! kernel names it.
+//! A record for which [`crate::node::Nodes`] has no node is *dormant*: it was found and not yet asked for, or its node was put to
+//! rest. It wakes when the kernel names it.
 //!
 //! Invariants:
 //! 1. An id has one record that counts. Where an inode number is reused, the old record is marked first, then the new one
@@ -72,6 +72,18 @@ struct Shard {
     dormant: HashMap<u64, Slot>,
 }
 
+impl Shard {
+    /// Takes a record out of those that are dormant. Their table gives memory back when few are left.
+    fn take_dormant(&mut self, id: NodeId) -> Option<Slot> {
+        let slot = self.dormant.remove(&id.get())?;
+        let left = self.dormant.len();
+        if left < self.dormant.capacity() / 8 {
+            self.dormant.shrink_to(left * 2);
+        }
+        Some(slot)
+    }
+}
+
 #[derive(Debug, Default)]
 struct FreeChunks {
     list: Vec<u32>,
@@ -128,7 +140,7 @@ impl NodeRecords {
     pub fn claim(&self, record: &NodeRecord) -> io::Result<Slot> {
         let mut shard = self.shard(record.id).lock();
         self.index(&mut shard);
-        let Some(slot) = shard.dormant.remove(&record.id.get()) else {
+        let Some(slot) = shard.take_dormant(record.id) else {
             return self.write(&mut shard, record, 0);
         };
         let known = self.read(slot);
@@ -160,6 +172,11 @@ impl NodeRecords {
         Ok(slot)
     }
 
+    /// The node of this record goes: from now on the record is dormant.
+    pub fn lay_down(&self, slot: Slot, id: NodeId) {
+        self.shard(id).lock().dormant.insert(id.get(), slot);
+    }
+
     /// A dormant record.
     pub fn dormant(&self, id: NodeId) -> Option<NodeRecord> {
         let mut shard = self.shard(id).lock();
@@ -189,7 +206,7 @@ impl NodeRecords {
         let left = change(lookups.load(Ordering::Acquire));
         lookups.store(left, Ordering::Release);
         if left == 0 {
-            shard.dormant.remove(&id.get());
+            shard.take_dormant(id);
             self.clear(&mut shard, slot);
         }
         true
