@@ -1,7 +1,10 @@
 //! What the host does to a VE: a disk that is full, read-only or dead, no descriptors. The guest is told the truth, the daemon
 //! lives, its accounts stay exact, and it goes on by itself when the cause is over.
 
+mod own_disk;
+
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -34,9 +37,9 @@ fn assert_logged(ve: &Ve, trouble: &str) {
     );
 }
 
-/// Takes what the backing file system has left.
-fn fill_up(ve: &Ve) {
-    let file = create(ve.beside("filler")).expect("filler");
+/// Takes what a file system has left.
+fn fill_up(filler: PathBuf) {
+    let file = create(filler).expect("filler");
     let mut at = 0;
     for step in [MIB, 64 << 10, 4 << 10, 1 << 10] {
         while rustix::fs::fallocate(&file, FallocateFlags::empty(), at, step).is_ok() {
@@ -53,7 +56,7 @@ fn full_disk(kind: Kind) {
     let pid = ve.pid();
     let file = create(ve.path("file")).expect("create");
     assert_eq!(write_at(&file, 0, &vec![1; 2 << 20]).1, None);
-    fill_up(&ve);
+    fill_up(ve.beside("filler"));
     let (_, error) = write_at(&file, 2 << 20, &vec![1; 64 << 20]);
     assert_eq!(error, Some(Errno::NOSPC));
     let names = (0..4096).map(|n| mkdir(ve.path(format!("d{n}"))));

@@ -27,6 +27,7 @@ pub(crate) struct Spec {
     second_level: bool,
     options: Option<String>,
     loses_power: bool,
+    apart: Option<(&'static str, Kind)>,
 }
 
 impl Default for Spec {
@@ -40,6 +41,7 @@ impl Default for Spec {
             second_level: false,
             options: None,
             loses_power: false,
+            apart: None,
         }
     }
 }
@@ -86,6 +88,12 @@ impl Spec {
         self
     }
 
+    /// This directory of the prefix lies on a file system of its own.
+    pub(crate) fn apart(mut self, place: &'static str, kind: Kind) -> Self {
+        self.apart = Some((place, kind));
+        self
+    }
+
     /// The VE with an empty private area and no record; `None` after a skip.
     pub(crate) fn bare(self) -> Option<Ve> {
         Ve::new(self)
@@ -115,6 +123,7 @@ pub(crate) struct Ve {
     private: PathBuf,
     is_checked: bool,
     backing: Backing,
+    apart: Option<Backing>,
     base: TempDir,
 }
 
@@ -144,19 +153,24 @@ impl Ve {
         let root = base.path().join("prefix/vz/root").join(Self::ID);
         std::fs::create_dir_all(root).expect("mount point");
         if spec.loses_power {
-            let (states, place) = (
-                backing.dir().join("states"),
-                base.path().join("prefix/var/lib"),
-            );
-            std::fs::create_dir(&states).expect("state directory");
-            std::fs::create_dir_all(&place).expect("state directory");
-            std::os::unix::fs::symlink(states, place.join("simfs")).expect("state directory");
+            put_elsewhere(base.path(), "var/lib/simfs", &backing.dir().join("states"));
         }
+        let apart = match spec.apart {
+            None => None,
+            Some((place, kind)) => {
+                let around = base.path().join("apart");
+                std::fs::create_dir(&around).expect("directory");
+                let apart = Backing::new(kind, &around)?;
+                put_elsewhere(base.path(), place, &apart.dir().join("simfs"));
+                Some(apart)
+            }
+        };
         Some(Self {
             spec,
             private,
             is_checked: true,
             backing,
+            apart,
             base,
         })
     }
@@ -189,6 +203,21 @@ impl Ve {
     /// What the private area lies on.
     pub(crate) fn backing(&self) -> &Backing {
         &self.backing
+    }
+
+    /// The file system of [`Spec::apart`].
+    pub(crate) fn apart(&self) -> &Backing {
+        self.apart.as_ref().expect("a file system apart")
+    }
+
+    /// The VE's directory below the run directory.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.prefix().join("run/simfs").join(Self::ID)
+    }
+
+    /// The VE's directory below the state directory.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.prefix().join("var/lib/simfs").join(Self::ID)
     }
 
     /// The host loses power in the middle of everything, and starts again: no process is left, and on the disks is what was
@@ -436,6 +465,14 @@ impl Ve {
             self.check();
         }
     }
+}
+
+/// Has a directory of the prefix lie at another place.
+fn put_elsewhere(base: &Path, place: &str, target: &Path) {
+    let link = base.join("prefix").join(place);
+    std::fs::create_dir(target).expect("directory");
+    std::fs::create_dir_all(link.parent().expect("a parent")).expect("directory");
+    std::os::unix::fs::symlink(target, link).expect("link");
 }
 
 /// Makes a directory a mount of its own whose submounts are seen in all mount namespaces.

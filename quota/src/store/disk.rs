@@ -11,7 +11,7 @@
 //! 2. The identity is written last and removed first: a database alone is a creation or a removal that was
 //!    interrupted, and counts as no store. A copy of limits without identity is damage.
 //! 3. After an error the handle is given up; the next call opens the database again, later ones only after a pause
-//!    that doubles with each failure. What is read afterwards is the durable state.
+//!    that doubles with each failure. What is read afterwards is the durable state, also where it cannot be opened for writing.
 //! 4. Every call ends: within the time limit, or with [`StoreError::Timeout`] and the end of the process.
 
 use std::fs;
@@ -240,13 +240,13 @@ impl DiskStore {
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.to_vec();
-        self.handle_call("get", move |handle| handle.with(|db| db.get(&key)))
+        self.handle_call("get", move |handle| handle.read(|db| db.get(&key)))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
         let (prefix, from) = (prefix.to_vec(), from.to_vec());
         self.handle_call("scan", move |handle| {
-            handle.with(|db| db.scan(&prefix, &from, limit))
+            handle.read(|db| db.scan(&prefix, &from, limit))
         })
     }
 

@@ -1,4 +1,5 @@
-//! The open database, given up after an error and opened again with growing pauses.
+//! The open database, given up after an error and opened again with growing pauses. As long as it does not open, because it cannot
+//! be written, a copy of it in memory is read: nobody changes the file meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub(super) struct Handle {
     dir: PathBuf,
     ve: VeId,
     db: Option<Database>,
+    /// What is read while the database does not open.
+    copy: Option<Database>,
     /// Failures in a row; a commit that worked ends the row.
     failures: u32,
     closed: Option<Closed>,
@@ -36,6 +39,7 @@ impl Handle {
             dir: dir.to_path_buf(),
             ve,
             db: None,
+            copy: None,
             failures: 0,
             closed: None,
         }
@@ -72,6 +76,27 @@ impl Handle {
         }
     }
 
+    /// Runs a call that only reads, on the database, or on a copy where that does not open.
+    pub(super) fn read<T>(
+        &mut self,
+        work: impl Fn(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let failure = match self.with(&work) {
+            Err(
+                failure @ (StoreError::Poisoned { .. }
+                | StoreError::NoSpace { .. }
+                | StoreError::Io { .. }),
+            ) => failure,
+            answer => return answer,
+        };
+        if self.copy.is_none() {
+            self.copy = Database::open_copy(&self.dir.join(DATABASE))
+                .and_then(|copy| check_schema(&copy, self.ve).map(|()| copy))
+                .ok();
+        }
+        self.copy.as_ref().map_or(Err(failure), work)
+    }
+
     /// Says that the store works again: the next failure is the first of its row.
     pub(super) const fn end_failures(&mut self) {
         self.failures = 0;
@@ -96,7 +121,10 @@ impl Handle {
         let opened = Database::open(&self.dir.join(DATABASE))
             .and_then(|db| check_schema(&db, self.ve).map(|()| db));
         match &opened {
-            Ok(_) => self.closed = None,
+            Ok(_) => {
+                self.closed = None;
+                self.copy = None;
+            }
             Err(error) => self.fail(error),
         }
         opened
@@ -135,6 +163,7 @@ fn check_schema(db: &Database, ve: VeId) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Batch, Op};
 
     fn no_space(_: &Database) -> Result<(), StoreError> {
         Err(StoreError::NoSpace {
@@ -166,5 +195,35 @@ mod tests {
             Err(StoreError::NoSpace { .. })
         ));
         handle.with(|_| Ok(())).unwrap();
+    }
+
+    // S60: what is stored can be read as long as it cannot be written, and nothing old once it can.
+    #[test]
+    fn a_database_that_does_not_open_is_read_from_a_copy() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut handle = Handle::new(dir.path(), VeId::new(1));
+        handle.create().unwrap();
+        let write = |handle: &mut Handle, value: u8| {
+            let (key, value) = (b"key".to_vec(), vec![value]);
+            handle.with(|db| db.commit(&Batch::from_iter([Op::Put { key, value }])))
+        };
+        let read = |handle: &mut Handle| handle.read(|db| db.get(b"key")).unwrap();
+        for value in 1..=3 {
+            write(&mut handle, value).unwrap();
+            // The second failure of a row is followed by a pause.
+            while handle.failures < 2 {
+                let _no_space = handle.with(no_space);
+            }
+            assert!(matches!(
+                write(&mut handle, 9),
+                Err(StoreError::Poisoned { .. })
+            ));
+            assert_eq!(read(&mut handle), Some(vec![value]));
+            assert!(handle.copy.is_some());
+            handle.closed = None;
+            assert_eq!(read(&mut handle), Some(vec![value]));
+            assert!(handle.copy.is_none(), "it is out of date from now on");
+            handle.end_failures();
+        }
     }
 }

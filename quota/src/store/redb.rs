@@ -72,15 +72,22 @@ impl Database {
         })
     }
 
+    /// Opens a copy in memory of the database in this file and verifies it, as it was after the last commit: for reading where
+    /// the file cannot be written. It takes as much memory as the file has bytes.
+    pub(super) fn open_copy(path: &Path) -> Result<Self, StoreError> {
+        let bytes = std::fs::read(path).map_err(|error| StoreError::io("read", path, error))?;
+        Self::start(path, "read", || {
+            let mut builder = builder();
+            builder.set_check_integrity_on_open(true);
+            Ok(builder.create_with_backend(in_memory(&bytes)?)?)
+        })
+    }
+
     /// Opens a copy in memory of what is left of a database, without verifying it: calls may panic, and show what was
     /// never written. `path` is named in errors.
     pub(super) fn open_remains(path: &Path, remains: &[u8]) -> Result<Self, StoreError> {
         Self::start(path, "read", || {
-            let backend = InMemoryBackend::new();
-            let len = u64::try_from(remains.len()).unwrap_or(u64::MAX);
-            backend.set_len(len)?;
-            backend.write(0, remains)?;
-            Ok(builder().create_with_backend(backend)?)
+            Ok(builder().create_with_backend(in_memory(remains)?)?)
         })
     }
 
@@ -112,6 +119,13 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE);
     builder
+}
+
+fn in_memory(bytes: &[u8]) -> io::Result<InMemoryBackend> {
+    let backend = InMemoryBackend::new();
+    backend.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    backend.write(0, bytes)?;
+    Ok(backend)
 }
 
 fn is_mostly_empty(db: &::redb::Database, path: &Path) -> Result<bool, ::redb::Error> {

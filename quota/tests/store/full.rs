@@ -89,23 +89,21 @@ fn child() {
     }
     assert!(paused);
 
-    fs::remove_file(dir.join("filler")).unwrap();
-    let started = Instant::now();
-    let found = loop {
-        match read_info(&store) {
-            Ok(found) => break found.epoch,
-            Err(StoreError::Poisoned { retry_ms, .. }) => {
-                thread::sleep(Duration::from_millis(retry_ms + 1));
-            }
-            Err(error) => panic!("{error}"),
-        }
-        assert!(started.elapsed() < Duration::from_secs(10));
-    };
+    let found = read_info(&store).unwrap().epoch;
     assert!(
         found == acknowledged || found == acknowledged + 1,
         "{acknowledged} became {found}"
     );
-    commit(&store, 7000).unwrap();
+
+    fs::remove_file(dir.join("filler")).unwrap();
+    let started = Instant::now();
+    while let Err(error) = commit(&store, 7000) {
+        let StoreError::Poisoned { retry_ms, .. } = error else {
+            panic!("{error}");
+        };
+        thread::sleep(Duration::from_millis(retry_ms + 1));
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
     drop(store);
     let store = open(&dir.join("store"));
     assert_eq!(read_info(&store).unwrap().epoch, 7000);
