@@ -11,8 +11,8 @@ use crate::harness::load::Dice;
 use crate::harness::{KIB, MIB, Spec, Ve, crash};
 
 /// A way to damage a file.
-#[derive(Clone, Copy, Debug)]
-enum Damage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
     Zeroed,
     Halved,
     Emptied,
@@ -20,7 +20,7 @@ enum Damage {
     Gone,
 }
 
-const DAMAGES: [Damage; 5] = [
+pub(crate) const DAMAGES: [Damage; 5] = [
     Damage::Zeroed,
     Damage::Halved,
     Damage::Emptied,
@@ -28,7 +28,7 @@ const DAMAGES: [Damage; 5] = [
     Damage::Gone,
 ];
 
-fn damage(file: &Path, how: Damage) {
+pub(crate) fn damage(file: &Path, how: Damage) {
     let mut bytes = std::fs::read(file).expect("the file");
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     match how {

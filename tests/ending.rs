@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::command::eventually;
-use crate::harness::files::{create, write_at};
+use crate::harness::files::{create, put, write_at};
 use crate::harness::{Kind, Spec, Ve, crash};
 
 /// A file that grows and is open, and one that is open without a name.
@@ -61,8 +61,7 @@ fn ends_with_its_last_user(kind: Kind, end: &dyn Fn(&Ve)) {
 }
 
 fn by_signal(ve: &Ve) {
-    let pid = i32::try_from(ve.pid()).expect("a process id");
-    kill_process(Pid::from_raw(pid).expect("a process id"), Signal::TERM).expect("kill");
+    terminate(ve.pid());
 }
 
 fn by_lazy_unmount(ve: &Ve) {
@@ -86,6 +85,47 @@ fn a_lazy_unmount_ends_the_daemon_with_its_last_user() {
     ends_with_its_last_user(Kind::Host, &by_lazy_unmount);
 }
 
+/// Sends SIGTERM.
+fn terminate(pid: u32) {
+    let raw = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    let _may_have_ended = kill_process(raw.expect("a process id"), Signal::TERM);
+}
+
+// S68: a host that shuts down sends it to all processes, in whatever order.
+#[test]
+fn signals_to_daemon_and_keeper_are_a_good_end_in_any_order() {
+    let Some(ve) = Spec::default().second_level().mount() else {
+        return;
+    };
+    for (round, daemon_first) in [true, false, true].into_iter().enumerate() {
+        let (daemon, keeper) = crash::pids(&ve);
+        put(ve.path(format!("before{round}")), 100_000);
+        let held = create(ve.path(format!("held{round}"))).expect("create");
+        if daemon_first {
+            terminate(daemon);
+            terminate(keeper);
+        } else {
+            terminate(keeper);
+            assert_eq!(ve.pid(), daemon, "it is the daemon that ends the mount");
+            terminate(daemon);
+        }
+        assert_eq!(write_at(&held, 0, &[1; 50_000]).1, None);
+        drop(held);
+        eventually("daemon and keeper end", || {
+            match crash::is_alive(daemon) || crash::is_alive(keeper) {
+                true => Err("alive".to_owned()),
+                false => Ok(()),
+            }
+        });
+        assert!(!ve.is_mounted());
+        std::fs::remove_file(ve.run_dir().join("log")).expect("log");
+        ve.mount().ok();
+        assert_eq!(ve.status()["state"], "mounted");
+        let log = crash::log(&ve);
+        assert!(!log.contains("without its last commit"), "{log}");
+    }
+}
+
 /// Also where nobody uses the mount, and where the signal comes again and again.
 #[test]
 fn signals_end_an_idle_mount() {
@@ -93,9 +133,8 @@ fn signals_end_an_idle_mount() {
         return;
     };
     let (daemon, keeper) = crash::pids(&ve);
-    let raw = Pid::from_raw(i32::try_from(daemon).expect("a process id"));
     eventually("daemon and keeper end", || {
-        let _may_have_ended = kill_process(raw.expect("a process id"), Signal::TERM);
+        terminate(daemon);
         match crash::is_alive(daemon) || crash::is_alive(keeper) {
             true => Err("alive".to_owned()),
             false => Ok(()),

@@ -1,6 +1,7 @@
 //! What the host does to a VE: a disk that is full, read-only or dead, no descriptors. The guest is told the truth, the daemon
 //! lives, its accounts stay exact, and it goes on by itself when the cause is over.
 
+mod loss;
 mod own_disk;
 
 use std::os::fd::OwnedFd;

@@ -14,6 +14,7 @@ pub(crate) mod i386;
 pub(crate) mod load;
 pub(crate) mod namespace;
 pub(crate) mod ops;
+pub(crate) mod refusal;
 pub(crate) mod require;
 pub(crate) mod rootfs;
 pub(crate) mod sampler;

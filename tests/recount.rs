@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 
+use crate::cut_off::mount_with;
+use crate::damage::{DAMAGES, Damage, damage};
 use crate::harness::command::{eventually, run};
 use crate::harness::files::{occupied, open, put, write_at};
 use crate::harness::{Kind, Spec, Ve, crash, require};
@@ -99,7 +101,7 @@ const PLACES: u32 = 40;
 const EACH: u32 = 300;
 
 /// A VE with many files whose totals are unknown: its daemon was killed, and no journal is left.
-fn unknown_totals() -> Option<Ve> {
+pub(crate) fn unknown_totals() -> Option<Ve> {
     let ve = Spec::default().second_level().bare()?;
     for dir in 0..PLACES {
         let place = ve.private().join(format!("d{dir}"));
@@ -112,7 +114,7 @@ fn unknown_totals() -> Option<Ve> {
     ve.mount().ok();
     put(ve.path("unseen"), 100_000);
     crash::kill_both(&ve);
-    fs::remove_dir_all(ve.prefix().join("run/simfs").join(Ve::ID)).unwrap();
+    fs::remove_dir_all(ve.run_dir()).unwrap();
     crash::mount_again(&ve);
     Some(ve)
 }
@@ -129,12 +131,12 @@ fn looked_at(ve: &Ve) -> u64 {
 /// Takes from a mounted VE what its totals were known by.
 fn forget_totals(ve: &Ve) {
     crash::kill_both(ve);
-    fs::remove_dir_all(ve.prefix().join("run/simfs").join(Ve::ID)).unwrap();
+    fs::remove_dir_all(ve.run_dir()).unwrap();
     crash::mount_again(ve);
 }
 
 /// Stops the recount after it has looked at something. One that was over before is begun anew.
-fn stop_recount(ve: &Ve) -> u64 {
+pub(crate) fn stop_recount(ve: &Ve) -> u64 {
     eventually("the recount is stopped before its end", || {
         let stopped = ve.simfs(["check", Ve::ID, "--stop"]);
         // It may have come to its end in the same moment.
@@ -231,17 +233,120 @@ fn a_recount_goes_on_over_an_unmount_and_an_upgrade() {
     stop_recount(&ve);
     change_places(&ve, 0);
     ve.umount_and_wait();
-    std::fs::write(ve.prefix().join("run/simfs").join(Ve::ID).join("log"), "").unwrap();
+    std::fs::write(ve.run_dir().join("log"), "").unwrap();
     ve.mount().ok();
     goes_on(1);
     stop_recount(&ve);
     change_places(&ve, 1);
-    std::fs::write(ve.prefix().join("run/simfs").join(Ve::ID).join("log"), "").unwrap();
+    std::fs::write(ve.run_dir().join("log"), "").unwrap();
     ve.simfs(["upgrade", Ve::ID]).ok();
     goes_on(1);
     change_places(&ve, 2);
     crash::wait_for_recount(&ve);
     ve.assert_exact();
+}
+
+// S67: after the death of its daemon alone it starts anew too, under the successor.
+#[test]
+fn a_recount_starts_anew_with_a_successor() {
+    let Some(ve) = unknown_totals() else {
+        return;
+    };
+    stop_recount(&ve);
+    change_places(&ve, 0);
+    fs::write(ve.run_dir().join("log"), "").unwrap();
+    crash::kill(ve.pid());
+    change_places(&ve, 1);
+    let status = ve.status();
+    assert_eq!(status["restarts"], 1);
+    assert!(!status["degraded"].to_string().contains("stopped"));
+    // It may be over by now.
+    if status["state"] == "recovering" {
+        assert!(status["progress"]["done"].is_u64(), "{status}");
+    }
+    let log = crash::log(&ve);
+    assert!(log.contains("the totals are not known"), "{log}");
+    assert!(!log.contains("the recount goes on"), "{log}");
+    crash::wait_for_recount(&ve);
+    ve.assert_exact();
+}
+
+// S67, S54: what was kept is damaged.
+#[test]
+fn a_damaged_state_of_a_recount_is_named_and_not_used() {
+    let Some(ve) = unknown_totals() else {
+        return;
+    };
+    let kept = ve.state_dir().join("recount.saved");
+    for (round, how) in DAMAGES.into_iter().enumerate() {
+        stop_recount(&ve);
+        put(ve.path(format!("d{round}/late")), 50_000);
+        ve.umount_and_wait();
+        damage(&kept, how);
+        fs::write(ve.run_dir().join("log"), "").unwrap();
+        ve.mount().ok();
+        let log = crash::log(&ve);
+        let is_named = log.contains("its state is damaged");
+        assert_eq!(is_named, how != Damage::Gone, "{how:?}: {log}");
+        assert!(!log.contains("the recount goes on"), "{how:?}: {log}");
+        assert!(!kept.exists(), "{how:?}");
+    }
+    crash::wait_for_recount(&ve);
+    ve.assert_exact();
+}
+
+/// The recount is stopped, and the daemon dies where it first comes by this point. One that was over before is begun anew.
+fn stop_recount_before(ve: &Ve, point: &str) {
+    eventually("the recount is stopped before its end", || {
+        crash::kill_both(ve);
+        fs::remove_dir_all(ve.run_dir()).unwrap();
+        mount_with(ve, &format!("{point}:1:1"));
+        let stopped = ve.simfs(["check", Ve::ID, "--stop"]);
+        (stopped.code == 0).then_some(()).ok_or(stopped.stderr)
+    });
+}
+
+// S67, S51: the daemon dies at each step of keeping how far a recount is, at the end of its mount and when it hands over.
+#[test]
+fn a_death_at_any_step_of_keeping_a_recount_loses_nothing() {
+    if !cfg!(debug_assertions) {
+        require::skip("fault points exist in debug builds only");
+        return;
+    }
+    let Some(ve) = unknown_totals() else {
+        return;
+    };
+    // When it hands over the file is the same; what differs is that the journal counts from then on.
+    let rows = [
+        ("settled", "umount"),
+        ("committed", "umount"),
+        ("written", "umount"),
+        ("named", "umount"),
+        ("kept", "umount"),
+        ("committed", "upgrade"),
+        ("kept", "upgrade"),
+    ];
+    for (round, (point, order)) in rows.into_iter().enumerate() {
+        stop_recount_before(&ve, point);
+        let (daemon, keeper) = crash::pids(&ve);
+        fs::remove_file(ve.path(format!("d3/{round}"))).unwrap();
+        put(ve.path(format!("d9/new{round}")), 50_000);
+        let _may_have_failed = ve.simfs([order, Ve::ID]);
+        eventually("the daemon dies", || match crash::is_alive(daemon) {
+            true => Err(format!("it did not come by '{point}' at {order}")),
+            false => Ok(()),
+        });
+        if order == "umount" {
+            eventually("the keeper ends", || match crash::is_alive(keeper) {
+                true => Err(crash::log(&ve)),
+                false => Ok(()),
+            });
+            assert!(!ve.is_mounted());
+            ve.mount().ok();
+        }
+        crash::wait_for_recount(&ve);
+        ve.assert_exact();
+    }
 }
 
 // S67: what an unmount kept is void after a kill, and after any mount in between that counted nothing.
@@ -250,11 +355,7 @@ fn a_recount_never_goes_on_from_what_is_not_true_any_more() {
     let Some(ve) = unknown_totals() else {
         return;
     };
-    let kept = ve
-        .prefix()
-        .join("var/lib/simfs")
-        .join(Ve::ID)
-        .join("recount.saved");
+    let kept = ve.state_dir().join("recount.saved");
     stop_recount(&ve);
     ve.umount_and_wait();
     let old = fs::read(&kept).unwrap();

@@ -3,20 +3,15 @@
 
 mod memory_group;
 
-use std::thread;
-
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, fallocate, ftruncate,
     linkat, mknodat, symlinkat,
 };
 use rustix::io::{Errno, Result};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
 
 use crate::harness::command::run;
 use crate::harness::files::{mkdir, open, rename, write_at};
+use crate::harness::refusal::{Marked, refusing};
 use crate::harness::tree::describe;
 use crate::harness::{MIB, Spec, Ve, crash, require};
 use crate::takeover::daemon_of;
@@ -26,8 +21,6 @@ use memory_group::MemoryGroup;
 const ODD: u64 = 4321;
 const ODD_MODE: u32 = 0o2751;
 
-/// A system call of the daemon's, told from others by one argument (its number and value).
-type Marked = (i64, Option<(u8, u64)>);
 /// What the guest does, what the daemon does for it, and the guest's call.
 type Row = (&'static str, Marked, fn(&Ve) -> Result<()>);
 
@@ -80,29 +73,6 @@ const ROWS: [Row; 10] = [
     ),
 ];
 
-/// From now on these calls of this thread, and of what it starts, fail for want of memory.
-fn refuse_memory(calls: impl Iterator<Item = Marked>) {
-    let rule = |(call, mark): Marked| {
-        let condition = mark.map(|(argument, value)| {
-            SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)
-        });
-        let rules =
-            condition.map(|condition| SeccompRule::new(vec![condition.expect("condition")]));
-        (
-            call,
-            rules.map(|rule| rule.expect("rule")).into_iter().collect(),
-        )
-    };
-    let filter = SeccompFilter::new(
-        calls.map(rule).collect(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOMEM as u32),
-        std::env::consts::ARCH.try_into().expect("architecture"),
-    );
-    let program: BpfProgram = filter.expect("filter").try_into().expect("program");
-    seccompiler::apply_filter(&program).expect("seccomp");
-}
-
 // S60: ENOMEM. S20: and nothing has changed.
 #[test]
 fn a_call_that_gets_no_memory_is_refused_and_changed_nothing() {
@@ -113,13 +83,8 @@ fn a_call_that_gets_no_memory_is_refused_and_changed_nothing() {
     std::fs::create_dir(ve.private().join("dir")).expect("mkdir");
     // What was put there is not in the record yet.
     ve.simfs(["check", Ve::ID, "--repair"]).expect(1);
-    thread::scope(|scope| {
-        let mounting = scope.spawn(|| {
-            refuse_memory(ROWS.iter().map(|(_, call, _)| *call));
-            ve.mount().ok();
-        });
-        mounting.join().expect("mounted");
-    });
+    let calls = ROWS.iter().map(|(_, call, _)| *call);
+    refusing(calls, Errno::NOMEM, || ve.mount().ok());
     let pid = ve.pid();
     let seen = || ["old", "dir", "new"].map(|name| describe(&ve.path(name)));
     let before = (seen(), ve.charged());
@@ -214,6 +179,48 @@ fn a_daemon_in_a_small_group_needs_no_more_for_more_data() {
     );
     assert_eq!(group.kills(), 0);
     assert_eq!(ve.status()["restarts"], 0);
+    ve.assert_exact();
+}
+
+/// Memory of a process's own and what it shares, in KiB; pages of its program do not count.
+fn held(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let of = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|number| number.parse::<u64>().ok())
+    };
+    of("RssAnon:").expect("RssAnon") + of("RssShmem:").expect("RssShmem")
+}
+
+// S62: what it holds does not grow with what it has done, in a group that would not have the room.
+#[test]
+fn a_daemon_that_works_on_holds_no_more() {
+    let Some(group) = MemoryGroup::new() else {
+        return;
+    };
+    let Some(ve) = Spec::default().second_level().mount() else {
+        return;
+    };
+    let pid = ve.pid();
+    group.limit(16 * MIB);
+    group.take_in(pid);
+    let round = |_| {
+        let dir = ve.path("dir");
+        mkdir(&dir).expect("mkdir");
+        for number in 0..600 {
+            std::fs::write(dir.join(number.to_string()), [7; 5000]).expect("write");
+        }
+        assert_eq!(std::fs::read_dir(&dir).expect("list").count(), 600);
+        std::fs::remove_dir_all(&dir).expect("remove");
+        held(pid)
+    };
+    let after: Vec<_> = (0..10).map(round).collect();
+    assert!(
+        after[9] <= after[4] + 1024,
+        "KiB after each round: {after:?}"
+    );
+    assert_eq!((group.kills(), ve.pid()), (0, pid));
     ve.assert_exact();
 }
 

@@ -91,6 +91,8 @@ struct Inner {
     standing: Mutex<Standing>,
     /// Whether this engine keeps the journal that the store names.
     in_service: AtomicBool,
+    /// No recount of this service makes totals known; changed with `admin` held.
+    lost: AtomicBool,
     violations: AtomicU64,
     /// The last account that was asked for could not be read.
     unreadable: AtomicBool,
@@ -125,6 +127,7 @@ impl Engine {
             ledger: Ledger::new(info),
             standing: Mutex::new(standing),
             in_service: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             violations: AtomicU64::new(0),
             unreadable: AtomicBool::new(false),
         });

@@ -21,6 +21,10 @@ pub const POINTS: [&str; 13] = [
     "forgotten",
 ];
 
+/// The points at the end of a mount or of a daemon that hands over, in the order in which one comes by: all changes are on the
+/// disk, the commit is done, and, where a recount is kept, its file is written, has its name, and is durable.
+pub const ENDING: [&str; 5] = ["settled", "committed", "written", "named", "kept"];
+
 /// The point between a system call of a guest that the kernel handed over and the note of it.
 pub const RECEIVED: &str = "received";
 
@@ -57,7 +61,11 @@ mod armed {
         let mut parts = order.split(':');
         let name = parts
             .next()
-            .filter(|name| super::POINTS.contains(name) || *name == super::RECEIVED)?
+            .filter(|name| {
+                super::POINTS.contains(name)
+                    || super::ENDING.contains(name)
+                    || *name == super::RECEIVED
+            })?
             .to_owned();
         let every = parts.next()?.parse().ok().filter(|&every| every > 0)?;
         let times = parts.next()?.parse().ok()?;

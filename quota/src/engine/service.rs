@@ -4,6 +4,8 @@
 //! 1. Before the first commit of a mount is durable: the store names the journal of the mount before, if any.
 //! 2. From then on: it names the journal of this mount, and with each commit the epoch from which its records count.
 //! 3. After [`Engine::end_service`]: the totals are final, and any journal is void.
+//!
+//! A loss is not made good by counting: after [`Engine::private_area_has_lost`] totals stay unknown as long as the service lasts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,7 +60,7 @@ impl Engine {
         self.write_standing(&mut admin, standing)
     }
 
-    /// The totals were counted anew; from now on the journal says what they miss.
+    /// The totals were counted anew; from now on the journal says what they miss. After a loss they stay unknown.
     ///
     /// # Errors
     /// The store's.
@@ -78,6 +80,21 @@ impl Engine {
     /// The store's; where it lies on what failed, the journal says the same.
     pub fn totals_are_doubtful(&self) -> Result<(), EngineError> {
         let mut admin = self.inner.admin.lock();
+        self.doubt(&mut admin)
+    }
+
+    /// What lies below may have lost what the totals hold, now or when it is next read from the disk: they are doubtful, and
+    /// no recount of this service changes that.
+    ///
+    /// # Errors
+    /// As [`Engine::totals_are_doubtful`]; the next commit that succeeds says the same.
+    pub fn private_area_has_lost(&self) -> Result<(), EngineError> {
+        let mut admin = self.inner.admin.lock();
+        self.inner.lost.store(true, Ordering::Release);
+        self.doubt(&mut admin)
+    }
+
+    fn doubt(&self, admin: &mut Epoch) -> Result<(), EngineError> {
         self.inner.journal.distrust();
         let session = match self.standing() {
             Standing::Unknown { .. } if self.inner.in_service.load(Ordering::Acquire) => {
@@ -89,7 +106,12 @@ impl Engine {
             // No mount is in service, so there is no journal.
             Standing::Final => 0,
         };
-        self.write_standing(&mut admin, Standing::Unknown { session })
+        self.write_standing(admin, Standing::Unknown { session })
+    }
+
+    /// Whether [`Engine::private_area_has_lost`] was told of this service.
+    pub fn has_lost(&self) -> bool {
+        self.inner.lost.load(Ordering::Acquire)
     }
 
     /// The last commit: the VE is out of service and its totals are final. Totals that are still to be counted stay so.
@@ -103,6 +125,7 @@ impl Engine {
         let mut admin = self.inner.admin.lock();
         let standing = match self.standing() {
             unknown @ Standing::Unknown { .. } => unknown,
+            Standing::Journaled { session, .. } if self.has_lost() => Standing::Unknown { session },
             _ => Standing::Final,
         };
         self.write_standing(&mut admin, standing)
@@ -121,6 +144,10 @@ impl Engine {
     pub(super) fn next_standing(&self, edit: &Edit, epoch: Epoch) -> Standing {
         let in_service = self.inner.in_service.load(Ordering::Acquire);
         match self.standing() {
+            // The store could not be told before, or a recount has ended.
+            Standing::Journaled { session, .. } if in_service && self.has_lost() => {
+                Standing::Unknown { session }
+            }
             Standing::Journaled { session, .. } if in_service => {
                 Standing::Journaled { session, epoch }
             }

@@ -23,8 +23,9 @@ const REPORT_EVERY: u64 = 1024;
 pub type Report<'a> = dyn FnMut(u64) -> bool + 'a;
 
 impl Fs {
-    /// Has the file system of the private area give a place to all that was written there: who wrote before a daemon's death
-    /// is watched by nobody, and blocks that come late would be missed (see [`crate::scan::scan_at_rest`]).
+    /// Brings the file system of the private area to the disk, which gives a place to all that was written there. Before a recount:
+    /// who wrote before a daemon's death is watched by nobody, and blocks that come late would be missed (see
+    /// [`crate::scan::scan_at_rest`]).
     ///
     /// # Errors
     /// The backing file system's own.

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 use quota::{InodeId, Tally, VeId};
 
+use crate::fault;
+
 /// The file's name.
 const NAME: &str = "recount.saved";
 const MAGIC: &[u8; 8] = b"simfsrec";
@@ -58,10 +60,11 @@ impl Saved {
     /// # Errors
     /// The file system's; there is no file then.
     pub fn write(&self, dir: &Path, moment: &Moment) -> io::Result<()> {
-        let path = file(dir);
-        let temporary = path.with_extension("tmp");
+        let (path, temporary) = (file(dir), temporary(dir));
         let written = write_new(&temporary, &self.encode(moment)?)
+            .inspect(|()| fault::point("written"))
             .and_then(|()| fs::rename(&temporary, &path))
+            .inspect(|()| fault::point("named"))
             .and_then(|()| File::open(dir)?.sync_all());
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
@@ -72,6 +75,8 @@ impl Saved {
 
     /// Takes the file away, and gives what it says where it belongs to this mount; whether that handed over.
     pub fn take(dir: &Path, ve: VeId, session: u64, root: u64) -> Option<(Self, bool)> {
+        // Of a daemon that died while it wrote.
+        let _ = fs::remove_file(temporary(dir));
         let path = file(dir);
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut bytes));
@@ -161,6 +166,10 @@ fn file(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
+fn temporary(dir: &Path) -> PathBuf {
+    file(dir).with_extension("tmp")
+}
+
 fn number(count: usize) -> [u8; 8] {
     u64::try_from(count).unwrap_or(u64::MAX).to_le_bytes()
 }
@@ -229,6 +238,32 @@ mod tests {
         sample().write(dir.path(), &MOMENT).unwrap();
         assert_eq!(take(8), None);
         assert_eq!(take(7), None, "void for good");
+    }
+
+    #[test]
+    fn what_a_death_in_the_middle_of_writing_leaves_is_no_state() {
+        let whole = sample().encode(&MOMENT).unwrap();
+        let earlier = sample().encode(&Moment {
+            session: 6,
+            ..MOMENT
+        });
+        let earlier = earlier.unwrap();
+        for (length, before) in
+            (0..=whole.len()).flat_map(|length| [(length, false), (length, true)])
+        {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(temporary(dir.path()), &whole[..length]).unwrap();
+            if before {
+                fs::write(file(dir.path()), &earlier).unwrap();
+            }
+            let taken = Saved::take(dir.path(), MOMENT.ve, MOMENT.session, MOMENT.root);
+            assert_eq!(taken, None, "{length} {before}");
+            assert_eq!(
+                fs::read_dir(dir.path()).unwrap().count(),
+                0,
+                "{length} {before}"
+            );
+        }
     }
 
     #[test]

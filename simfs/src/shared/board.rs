@@ -33,6 +33,7 @@ const RESTARTS: usize = 1;
 const LAST_DEATH: usize = 2;
 #[cfg(debug_assertions)]
 const FAULT_PASSES: usize = 3;
+const LOSS: usize = 4;
 const DEPOSITS: usize = 8;
 /// How much of each growing part has room; see [`Grown`]. What follows belongs to the inbox.
 const GROWN: usize = 16;
@@ -123,6 +124,17 @@ impl Board {
     pub fn note_death(&self, status: u32) {
         self.word(LAST_DEATH)
             .store(sealed_number(KIND, status), Ordering::Release);
+    }
+
+    /// Whether a daemon of this mount met an error with which the private area may have lost what it was given. Damage counts
+    /// as one.
+    pub fn has_lost(&self) -> bool {
+        self.word(LOSS).load(Ordering::Acquire) != 0
+    }
+
+    /// Notes such an error, for successors.
+    pub fn note_loss(&self) {
+        self.word(LOSS).store(1, Ordering::Release);
     }
 
     /// The keeper's number of a descriptor.

@@ -230,6 +230,9 @@ impl<'a> Body<'a> {
             None => Pins::default(),
         };
         let recovered = journal.begin(&engine, area, &pins)?;
+        if config.quota && parts.shared.board().has_lost() {
+            engine.private_area_has_lost()?;
+        }
         let housekeeper = Arc::new(Housekeeper::default());
         let privileges =
             Arc::new(Privileges::new(config.options.own_ids).map_err(StartError::step("/proc"))?);
@@ -421,15 +424,25 @@ fn finish(
     // Closing a file may change what it occupies.
     fs.close_all();
     fs.accounting().finish_late();
+    // Totals are final only over files that are on the disk: what is lost with the host's power later on nobody would count.
+    if config.quota
+        && let Err(error) = fs.write_out()
+    {
+        tracing::error!(%error, "the private area cannot be written out: the next mount will count the totals anew");
+        engine.private_area_has_lost()?;
+    }
     let reserved = engine.reserved();
     if !reserved.is_zero() {
         tracing::error!(ve = %config.ve, ?reserved, "promises are left behind");
     }
-    let recount = fs.accounting().recount();
+    let recount = fs.accounting().recount().filter(|_| !engine.has_lost());
     let saved = recount.and_then(|recount| recount.freeze(|saved| saved));
+    fault::point("settled");
     engine.end_service()?;
+    fault::point("committed");
     if let Some(saved) = saved {
         journal.keep_recount(&saved, false);
+        fault::point("kept");
     }
     journal.end();
     tracing::info!(ve = %config.ve, "unmounted, totals committed");

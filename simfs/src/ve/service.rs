@@ -19,6 +19,7 @@ use crate::control::{
     ErrorKind, Progress, Reply, Request, RequestError, Service, Upgrade, UpgradeOutcome, VeState,
     VeStatus, engine_reply,
 };
+use crate::fault;
 use crate::fs::Fs;
 use crate::fuse::gate::Gate;
 use crate::keeper::{Attempt, Fate, HAND_OVER, Link};
@@ -133,16 +134,22 @@ impl VeService {
     pub(super) fn note_loss(&self) {
         let violations = self.engine.invariant_violations();
         let is_wrong = self.violations.swap(violations, Ordering::Relaxed) != violations;
-        if self.quota && (self.fs.faults().take_loss() || is_wrong) {
-            if let Some(recount) = self.fs.accounting().recount() {
-                recount.spoil();
-            }
-            match self.engine.totals_are_doubtful() {
-                Ok(()) => {
-                    tracing::warn!(ve = %self.ve, "the next mount will count the totals anew")
-                }
-                Err(error) => tracing::error!(%error, "the store cannot be told to count anew"),
-            }
+        let is_lost = self.fs.faults().take_loss();
+        if !self.quota || !(is_lost || is_wrong) {
+            return;
+        }
+        if let Some(recount) = self.fs.accounting().recount() {
+            recount.spoil();
+        }
+        let noted = if is_lost {
+            self.shared.board().note_loss();
+            self.engine.private_area_has_lost()
+        } else {
+            self.engine.totals_are_doubtful()
+        };
+        match noted {
+            Ok(()) => tracing::warn!(ve = %self.ve, "the next mount will count the totals anew"),
+            Err(error) => tracing::error!(%error, "the store cannot be told to count anew"),
         }
     }
 
@@ -191,7 +198,12 @@ impl VeService {
         if self.lacks_passthrough {
             degraded.push("reads go through the daemon: the kernel has no passthrough (Linux 6.9 and later have)".into());
         }
-        if self.quota && !self.engine.journal_is_sound() {
+        if self.quota && self.engine.has_lost() {
+            degraded.push(
+                "the private area may have lost writes: the next mount will count the totals anew"
+                    .into(),
+            );
+        } else if self.quota && !self.engine.journal_is_sound() {
             degraded.push("no journal can be kept: after a crash the VE will be recounted".into());
         }
         Reply::Status(Box::new(VeStatus {
@@ -294,8 +306,9 @@ impl VeService {
             return failed(ErrorKind::Invalid, error.to_string());
         }
         let handed_over = self.gate.closed(HAND_OVER_PATIENCE, || {
+            self.note_loss();
             let recount = self.fs.accounting().recount();
-            match recount {
+            match recount.filter(|_| !self.engine.has_lost()) {
                 Some(recount) => recount.freeze(|saved| self.hand_over(saved.as_ref())),
                 None => self.hand_over(None),
             }
@@ -316,11 +329,14 @@ impl VeService {
     /// Commits and ends; returns only where that failed. What waits at the gate was not begun: the kernel sends it to the
     /// successor.
     fn hand_over(&self, recount: Option<&Saved>) -> Reply {
+        fault::point("settled");
         if let Err(error) = self.engine.commit() {
             return failed(ErrorKind::Store, error.to_string());
         }
+        fault::point("committed");
         if let Some(saved) = recount {
             self.journal.keep_recount(saved, true);
+            fault::point("kept");
         }
         tracing::info!(ve = %self.ve, "handing over");
         std::process::exit(HAND_OVER)
