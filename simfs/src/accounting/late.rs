@@ -190,7 +190,7 @@ impl Queue {
 /// Has the journal name the inode from now on.
 pub(super) fn keep_watch(engine: &Engine, node: &Node, state: &mut State) {
     if state.watch.is_none() {
-        state.watch = Some(engine.watch(node.inode_id(), state.charged));
+        state.watch = Some(Box::new(engine.watch(node.inode_id(), state.charged)));
     }
 }
 
