@@ -31,7 +31,6 @@ pub enum Deposited {
 const NEXT_HANDLE: usize = 0;
 const RESTARTS: usize = 1;
 const LAST_DEATH: usize = 2;
-#[cfg(debug_assertions)]
 const FAULT_PASSES: usize = 3;
 const LOSS: usize = 4;
 const DEPOSITS: usize = 8;
