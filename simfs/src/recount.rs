@@ -13,7 +13,6 @@
 //! 1. Totals and shadow change together, under the lock of [`Recount`]; so their difference is exact at every moment.
 //! 2. The shadow holds what inodes occupy, whatever their accounts say. Where the two differ (somebody edited the private
 //!    area behind the mount), the next change starts from what was seen.
-//!
 //! 3. A number may be given to a new inode before the end of the old one is accounted (two workers); so inodes are told apart
 //!    by their file handles too, which hold the generation.
 //!

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod daemon;
+mod events;
 mod recovery;
 mod saved;
 mod service;

@@ -7,7 +7,7 @@ use quota::store::salvage::salvage;
 use quota::store::{self, DiskStore};
 use quota::{Engine, EngineError, Environment, Scope, Setup};
 
-use super::service::EventLog;
+use super::events::EventLog;
 use super::{Config, StartError, recovery};
 use crate::private::PrivateArea;
 

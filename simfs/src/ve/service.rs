@@ -1,4 +1,4 @@
-//! What the control socket answers for a running VE, and the log of quota events.
+//! What the control socket answers for a running VE.
 
 mod counting;
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use quota::store::salvage;
-use quota::{Account, Engine, Event, EventKind, EventSink, Limits, Subject, Timestamp, VeId};
+use quota::{Account, Engine, Limits, Subject, Timestamp, VeId};
 
 use super::daemon::Body;
 use super::saved::MountRecord;
@@ -380,35 +380,4 @@ fn failed(kind: ErrorKind, message: String) -> Reply {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// Writes quota events to the log, once per crossing.
-#[derive(Debug)]
-pub(super) struct EventLog {
-    ve: VeId,
-}
-
-impl EventLog {
-    pub(super) fn new(ve: VeId) -> Self {
-        Self { ve }
-    }
-}
-
-impl EventSink for EventLog {
-    fn event(&self, event: &Event) {
-        let what = match event.kind {
-            EventKind::SoftExceeded { .. } => "soft limit exceeded, grace begins",
-            EventKind::GraceExpired => "grace expired, the soft limit is enforced",
-            EventKind::HardReached => "hard limit reached",
-        };
-        tracing::warn!(
-            ve = %self.ve,
-            subject = %event.subject,
-            resource = ?event.resource,
-            used = event.used,
-            soft = ?event.soft,
-            hard = ?event.hard,
-            "{what}"
-        );
-    }
 }
