@@ -9,7 +9,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-use crate::harness::command::run;
+use crate::harness::command::{eventually, run};
 use crate::harness::files::{mkdir, open, rename, write_at};
 use crate::harness::refusal::{Marked, refusing};
 use crate::harness::tree::describe;
@@ -193,7 +193,8 @@ fn held(pid: u32) -> u64 {
     of("RssAnon:").expect("RssAnon") + of("RssShmem:").expect("RssShmem")
 }
 
-// S62: what it holds does not grow with what it has done, in a group that would not have the room.
+// S62: what it holds does not grow with what it has done, in a group that has no room for that. What was touched is known for
+// some seconds, so how much it is in between depends on the machine.
 #[test]
 fn a_daemon_that_works_on_holds_no_more() {
     let Some(group) = MemoryGroup::new() else {
@@ -205,7 +206,7 @@ fn a_daemon_that_works_on_holds_no_more() {
     let pid = ve.pid();
     group.limit(16 * MIB);
     group.take_in(pid);
-    let round = |_| {
+    for _ in 0..10 {
         let dir = ve.path("dir");
         mkdir(&dir).expect("mkdir");
         for number in 0..600 {
@@ -213,13 +214,13 @@ fn a_daemon_that_works_on_holds_no_more() {
         }
         assert_eq!(std::fs::read_dir(&dir).expect("list").count(), 600);
         std::fs::remove_dir_all(&dir).expect("remove");
-        held(pid)
-    };
-    let after: Vec<_> = (0..10).map(round).collect();
-    assert!(
-        after[9] <= after[4] + 1024,
-        "KiB after each round: {after:?}"
-    );
+    }
+    eventually("only the root is known", || {
+        let nodes = ve.status()["nodes"].clone();
+        (nodes == 1).then_some(()).ok_or(nodes.to_string())
+    });
+    let held = held(pid);
+    assert!(held < 12 << 10, "{held} KiB");
     assert_eq!((group.kills(), ve.pid()), (0, pid));
     ve.assert_exact();
 }
