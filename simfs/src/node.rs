@@ -31,7 +31,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use quota::{Charged, InodeId, Owner, Reservation, Watch};
 
 use crate::open::OpenState;
-use crate::shared::{Deposit, NodeRecord, Slot};
+use crate::shared::{Claim, Deposit, NodeRecord, Slot};
 use crate::sys::handle::KernelHandle;
 use crate::sys::stat::{FileKind, Stat};
 
@@ -134,10 +134,17 @@ impl Node {
         }
     }
 
+    /// One for a record that was claimed.
+    fn of_record(id: NodeId, found: Found, claim: Claim) -> Self {
+        let mut node = Self::new(id, found, Some(claim.slot));
+        *node.cache_valid.get_mut() = claim.is_cached;
+        node
+    }
+
     /// One that the kernel still names although it is gone: of its attributes only the kind and the mode are known.
-    fn gone(id: NodeId, record: &NodeRecord, slot: Option<Slot>) -> Self {
+    fn gone(id: NodeId, record: &NodeRecord, slot: Slot) -> Self {
         let stat = Stat::of_gone(id.get(), record.mode.into());
-        let node = Self::new(id, Found::again(record, stat), slot);
+        let node = Self::new(id, Found::again(record, stat), Some(slot));
         {
             let mut state = node.state();
             state.charged = None;
@@ -222,6 +229,11 @@ impl Node {
     /// A handle is about to use the kernel's cache of the content; says whether what is there already may be kept.
     pub fn enter_cache(&self) -> bool {
         self.cache_valid.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether what the kernel's cache holds of the content may be kept.
+    fn is_cached(&self) -> bool {
+        self.cache_valid.load(Ordering::Acquire)
     }
 
     /// The content changes, or may, without the kernel's cache.

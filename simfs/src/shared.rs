@@ -44,7 +44,7 @@ pub use header::{Refused, Shape};
 pub use hold::{Deposit, Hold};
 pub use inbox::Inbox;
 pub use intake::{Intake, LeftForgets, Unanswered};
-pub use nodes::{NodeRecord, NodeRecords, Slot};
+pub use nodes::{Claim, NodeRecord, NodeRecords, Slot};
 pub use suspects::{Death, Deaths, Suspects};
 pub use table::{Found, Place, Room, Table};
 

@@ -124,3 +124,21 @@ fn who_is_held_or_has_no_name_stays() {
     }
     bed.assert_empty();
 }
+
+/// What the kernel has cached of a file is good until the content changes, whether its node rests or not.
+#[test]
+fn what_the_kernel_has_cached_stays_good() {
+    let mut bed = Bed::new();
+    let ids = known(&mut bed, 2);
+    let keeps_cache = |bed: &mut Bed, id| {
+        let opened = bed.ask(|fs, call| fs.open(call, id, libc::O_RDONLY, &mut no_backing));
+        let (handle, opened) = opened.unwrap();
+        bed.fs.release(handle).unwrap();
+        opened.keep_cache
+    };
+    assert!(!keeps_cache(&mut bed, ids[0]));
+    rest(&bed);
+    assert_eq!(awake(&bed).len(), 1);
+    assert!(keeps_cache(&mut bed, ids[0]));
+    assert!(!keeps_cache(&mut bed, ids[1]), "never opened before");
+}

@@ -130,10 +130,10 @@ impl Nodes {
             Entry::Occupied(entry) => Ok(entry.get().clone()),
             Entry::Vacant(_) if self.records().dormant(id) != Some(record) => Err(unknown),
             Entry::Vacant(entry) => {
-                let slot = Some(self.records().claim(&record)?);
+                let claim = self.records().claim(&record)?;
                 let node = match seen {
-                    Some(stat) => Node::new(id, Found::again(&record, stat), slot),
-                    None => Node::gone(id, &record, slot),
+                    Some(stat) => Node::of_record(id, Found::again(&record, stat), claim),
+                    None => Node::gone(id, &record, claim.slot),
                 };
                 Ok(entry.insert(Arc::new(node)).clone())
             }
@@ -192,7 +192,7 @@ impl Nodes {
                 let record = found.record(id);
                 let slot = match entry.get().slot {
                     Some(slot) => self.records().replace(slot, &record)?,
-                    None => self.records().claim(&record)?,
+                    None => self.records().claim(&record)?.slot,
                 };
                 let node = Arc::new(Node::new(id, found, Some(slot)));
                 let before = entry.insert(node.clone());
@@ -200,9 +200,9 @@ impl Nodes {
                 Ok(node)
             }
             Entry::Vacant(entry) => {
-                let slot = self.records().claim(&found.record(id))?;
-                let node = Arc::new(Node::new(id, found, Some(slot)));
-                Ok(entry.insert(node).clone())
+                let claim = self.records().claim(&found.record(id))?;
+                let node = Node::of_record(id, found, claim);
+                Ok(entry.insert(Arc::new(node)).clone())
             }
         }
     }

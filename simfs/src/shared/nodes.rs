@@ -50,6 +50,32 @@ const KIND: u64 = 0x500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u32);
 
+/// A record for a node that comes into use.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// Its place.
+    pub slot: Slot,
+    /// What [`NodeRecords::lay_down`] was told of the node that went.
+    pub is_cached: bool,
+}
+
+/// A record that waits for its node.
+#[derive(Clone, Copy, Debug)]
+struct Dormant {
+    slot: Slot,
+    /// Not known to a successor.
+    is_cached: bool,
+}
+
+impl Dormant {
+    fn of_predecessor(slot: Slot) -> Self {
+        Self {
+            slot,
+            is_cached: false,
+        }
+    }
+}
+
 /// All of them.
 #[derive(Debug)]
 pub struct NodeRecords {
@@ -69,18 +95,18 @@ struct Shard {
     chunks: BTreeMap<u32, u128>,
     /// No chunk below this one has a free place.
     hint: u32,
-    dormant: HashMap<u64, Slot>,
+    dormant: HashMap<u64, Dormant>,
 }
 
 impl Shard {
     /// Takes a record out of those that are dormant. Their table gives memory back when few are left.
-    fn take_dormant(&mut self, id: NodeId) -> Option<Slot> {
-        let slot = self.dormant.remove(&id.get())?;
+    fn take_dormant(&mut self, id: NodeId) -> Option<Dormant> {
+        let dormant = self.dormant.remove(&id.get())?;
         let left = self.dormant.len();
         if left < self.dormant.capacity() / 8 {
             self.dormant.shrink_to(left * 2);
         }
-        Some(slot)
+        Some(dormant)
     }
 }
 
@@ -137,18 +163,24 @@ impl NodeRecords {
     ///
     /// # Errors
     /// EOVERFLOW for a handle that does not fit; ENOMEM and the like where no memory is left.
-    pub fn claim(&self, record: &NodeRecord) -> io::Result<Slot> {
+    pub fn claim(&self, record: &NodeRecord) -> io::Result<Claim> {
         let mut shard = self.shard(record.id).lock();
         self.index(&mut shard);
-        let Some(slot) = shard.take_dormant(record.id) else {
-            return self.write(&mut shard, record, 0);
+        let new = |slot| Claim {
+            slot,
+            is_cached: false,
         };
+        let Some(dormant) = shard.take_dormant(record.id) else {
+            return self.write(&mut shard, record, 0).map(new);
+        };
+        let Dormant { slot, is_cached } = dormant;
         let known = self.read(slot);
         if known.is_some_and(|known| known.handle == record.handle) {
-            return Ok(slot);
+            return Ok(Claim { slot, is_cached });
         }
-        self.supersede(&mut shard, slot, record).inspect_err(|_| {
-            shard.dormant.insert(record.id.get(), slot);
+        let superseded = self.supersede(&mut shard, slot, record).map(new);
+        superseded.inspect_err(|_| {
+            shard.dormant.insert(record.id.get(), dormant);
         })
     }
 
@@ -172,17 +204,17 @@ impl NodeRecords {
         Ok(slot)
     }
 
-    /// The node of this record goes: from now on the record is dormant.
-    pub fn lay_down(&self, slot: Slot, id: NodeId) {
-        self.shard(id).lock().dormant.insert(id.get(), slot);
+    /// The node of this record goes: from now on the record is dormant. `is_cached` is kept for who claims it again.
+    pub fn lay_down(&self, id: NodeId, slot: Slot, is_cached: bool) {
+        let dormant = Dormant { slot, is_cached };
+        self.shard(id).lock().dormant.insert(id.get(), dormant);
     }
 
     /// A dormant record.
     pub fn dormant(&self, id: NodeId) -> Option<NodeRecord> {
         let mut shard = self.shard(id).lock();
         self.index(&mut shard);
-        let slot = *shard.dormant.get(&id.get())?;
-        self.read(slot)
+        self.read(shard.dormant.get(&id.get())?.slot)
     }
 
     /// Lookups of a dormant record.
@@ -190,8 +222,10 @@ impl NodeRecords {
     pub(crate) fn dormant_lookups(&self, id: NodeId) -> u64 {
         let mut shard = self.shard(id).lock();
         self.index(&mut shard);
-        let slot = shard.dormant.get(&id.get()).copied();
-        slot.map_or(0, |slot| self.lookups(slot).load(Ordering::Acquire))
+        let dormant = shard.dormant.get(&id.get());
+        dormant.map_or(0, |dormant| {
+            self.lookups(dormant.slot).load(Ordering::Acquire)
+        })
     }
 
     /// Changes the lookups of a node whose record is dormant, under its shard's lock; it goes with the last. Says whether it
@@ -199,7 +233,7 @@ impl NodeRecords {
     pub fn change_dormant(&self, id: NodeId, change: &mut dyn FnMut(u64) -> u64) -> bool {
         let mut shard = self.shard(id).lock();
         self.index(&mut shard);
-        let Some(slot) = shard.dormant.get(&id.get()).copied() else {
+        let Some(&Dormant { slot, .. }) = shard.dormant.get(&id.get()) else {
             return false;
         };
         let lookups = self.lookups(slot);
@@ -274,15 +308,15 @@ impl NodeRecords {
             word.store(0, Ordering::Release);
             return false;
         }
-        let Some(other) = shard.dormant.get(&record.id.get()).copied() else {
-            shard.dormant.insert(id, slot);
+        let Some(&Dormant { slot: other, .. }) = shard.dormant.get(&record.id.get()) else {
+            shard.dormant.insert(id, Dormant::of_predecessor(slot));
             return true;
         };
         if self.is_superseded(slot) {
             word.store(0, Ordering::Release);
             return false;
         }
-        shard.dormant.insert(id, slot);
+        shard.dormant.insert(id, Dormant::of_predecessor(slot));
         self.vacate(shard, other);
         true
     }

@@ -56,7 +56,7 @@ impl Nodes {
         self.table.retain(|&id, node| {
             let goes = self.can_rest(id, node);
             if goes && let Some(slot) = node.slot {
-                self.records().lay_down(slot, id);
+                self.records().lay_down(id, slot, node.is_cached());
                 resting.push(node.clone());
             }
             !goes

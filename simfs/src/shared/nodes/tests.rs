@@ -25,7 +25,7 @@ fn record(id: u64, generation: u8) -> NodeRecord {
 }
 
 fn counted(records: &NodeRecords, record: NodeRecord) -> Slot {
-    let slot = records.claim(&record).unwrap();
+    let slot = records.claim(&record).unwrap().slot;
     records.lookups(slot).fetch_add(1, Ordering::AcqRel);
     slot
 }
@@ -54,7 +54,7 @@ fn a_successor_finds_what_the_kernel_knows() {
         let expected = (id % 3 != 0).then(|| record(id, 1));
         assert_eq!(next.dormant(NodeId::new(id)), expected, "{id}");
     }
-    let slot = next.claim(&record(4, 1)).unwrap();
+    let slot = next.claim(&record(4, 1)).unwrap().slot;
     assert_eq!(next.lookups(slot).load(Ordering::Relaxed), 1);
     assert_eq!(next.dormant(NodeId::new(4)), None, "it is awake");
     assert_eq!(next.damaged(), 0);
@@ -83,7 +83,7 @@ fn places_and_chunks_are_used_again() {
 fn a_dormant_record_is_forgotten_without_waking() {
     let map = map();
     let records = NodeRecords::create(map.clone(), SHAPE);
-    let slot = records.claim(&record(9, 1)).unwrap();
+    let slot = records.claim(&record(9, 1)).unwrap().slot;
     records.lookups(slot).store(5, Ordering::Relaxed);
     let next = adopt(&map);
     let id = NodeId::new(9);
@@ -102,9 +102,24 @@ fn a_reused_number_takes_the_lookups_over() {
     assert_eq!(records.lookups(new).load(Ordering::Relaxed), 1);
     let next = adopt(&map);
     assert_eq!(next.dormant(NodeId::new(9)), Some(record(9, 2)));
-    let third = next.claim(&record(9, 3)).unwrap();
+    let third = next.claim(&record(9, 3)).unwrap().slot;
     assert_eq!(next.lookups(third).load(Ordering::Relaxed), 1);
     assert_eq!(adopt(&map).dormant(NodeId::new(9)), Some(record(9, 3)));
+}
+
+/// What the kernel has cached is of the one file, and of no other one that gets its number.
+#[test]
+fn what_was_cached_is_told_of_the_same_file_only() {
+    let records = NodeRecords::create(map(), SHAPE);
+    let id = NodeId::new(9);
+    let slot = counted(&records, record(9, 1));
+    for is_cached in [true, false, true] {
+        records.lay_down(id, slot, is_cached);
+        let claim = records.claim(&record(9, 1)).unwrap();
+        assert_eq!((claim.slot, claim.is_cached), (slot, is_cached));
+    }
+    records.lay_down(id, slot, true);
+    assert!(!records.claim(&record(9, 2)).unwrap().is_cached);
 }
 
 /// The process dies after each store of a replacement.
