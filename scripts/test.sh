@@ -95,6 +95,8 @@ lints() {
     stage 'format' 5m cargo fmt --all --check
     stage 'format of the fuzz targets' 5m cargo fmt --manifest-path fuzz/Cargo.toml --check
     stage 'clippy' 15m cargo clippy --workspace --all-targets --locked -- -D warnings
+    # What is there in debug builds only must not be needed.
+    stage 'programs as they are released' 10m cargo check --release --locked --bins -p simfs-tools -p simfs-bench
     stage 'documentation' 10m env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     if command -v shellcheck >/dev/null; then
         stage 'scripts' 1m shellcheck -x -P SCRIPTDIR .ci/run scripts/*.sh packaging/vz-boot

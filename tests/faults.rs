@@ -81,7 +81,11 @@ fn full_disk(kind: Kind) {
 
     std::fs::remove_file(ve.beside("filler")).expect("filler");
     assert_eq!(write_at(&file, 2 << 20, &vec![1; 1 << 20]).1, None);
-    ve.setlimit(&["-b", "800000", "-B", "800001"]);
+    // After a second failure the store pauses before it tries again.
+    eventually("limits can be set again", || {
+        let answer = ve.vzquota(["setlimit", Ve::ID, "-b", "800000", "-B", "800001"]);
+        (answer.code == 0).then_some(()).ok_or(answer.stderr)
+    });
     // A commit of its own, whatever failed before.
     eventually("the totals are committed", || {
         let degraded = ve.status()["degraded"].to_string();
