@@ -28,6 +28,10 @@ pub const ENDING: [&str; 5] = ["settled", "committed", "written", "named", "kept
 /// The point between a system call of a guest that the kernel handed over and the note of it.
 pub const RECEIVED: &str = "received";
 
+/// The points while a listener is taken from a container runtime, in the order in which one comes by: the connection is there,
+/// its message is read, the keeper holds the listener, and that is noted.
+pub const REGISTERING: [&str; 4] = ["connected", "heard", "listening", "registered"];
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
@@ -64,6 +68,7 @@ mod armed {
             .filter(|name| {
                 super::POINTS.contains(name)
                     || super::ENDING.contains(name)
+                    || super::REGISTERING.contains(name)
                     || *name == super::RECEIVED
             })?
             .to_owned();

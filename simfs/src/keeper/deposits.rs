@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::net::SocketFlags;
+
 use crate::sys::exec;
 
 /// Descriptors that are never given to deposits: what a restart and an upgrade take.
@@ -38,13 +40,30 @@ impl Deposits {
 
     /// Takes one in.
     pub(super) fn take_in(&mut self, fd: OwnedFd) -> io::Result<u32> {
-        if self.held.len() >= self.bound {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
-        }
+        self.check_room()?;
         exec::hand_over(&fd)?;
         let number = u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)?;
         self.held.insert(number, fd);
         Ok(number)
+    }
+
+    /// Accepts a connection on a listening socket that is held, and takes it in: its number. Never waits. Where there is no
+    /// room, the connection stays where it is.
+    pub(super) fn accept(&mut self, number: u32) -> io::Result<u32> {
+        let socket = self.get(number);
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        self.check_room()?;
+        // A daemon shares this setting, and may have changed it.
+        rustix::io::ioctl_fionbio(socket, true)?;
+        let connection = rustix::net::accept_with(socket, SocketFlags::CLOEXEC)?;
+        self.take_in(connection)
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        match self.held.len() < self.bound {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        }
     }
 
     /// Closes one; a number that is no deposit is not touched.
@@ -60,7 +79,35 @@ impl Deposits {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
     use super::*;
+
+    #[test]
+    fn a_connection_is_accepted_where_there_is_room_and_never_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut deposits = Deposits::bounded(2);
+        let socket = UnixListener::bind(&path).unwrap();
+        let socket = deposits.take_in(socket.into()).unwrap();
+        let errno = |result: io::Result<u32>| result.unwrap_err().raw_os_error();
+        // The socket itself would wait.
+        assert_eq!(errno(deposits.accept(socket)), Some(libc::EAGAIN));
+        let _first = UnixStream::connect(&path).unwrap();
+        let first = deposits.accept(socket).unwrap();
+        let _second = UnixStream::connect(&path).unwrap();
+        assert_eq!(errno(deposits.accept(socket)), Some(libc::EMFILE));
+        deposits.withdraw(first);
+        let second = deposits.accept(socket).unwrap();
+        let flags = rustix::io::fcntl_getfd(deposits.get(second).unwrap()).unwrap();
+        assert!(flags.is_empty(), "passes exec");
+        deposits.withdraw(second);
+        assert_eq!(errno(deposits.accept(second)), Some(libc::EBADF));
+        let file = tempfile::tempfile().unwrap();
+        let file = deposits.take_in(file.into()).unwrap();
+        deposits.bound = 3;
+        assert_eq!(errno(deposits.accept(file)), Some(libc::ENOTSOCK));
+    }
 
     #[test]
     fn only_deposits_are_closed_and_there_is_a_bound() {

@@ -1,12 +1,15 @@
 //! The daemon's end of the socket to its keeper.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 
 use super::order::{ANSWER, ORDER_MAX, Order, TEXT_MAX, read_answer};
 use crate::sys::task::DeviceNumber;
@@ -37,6 +40,15 @@ pub trait Depository: Send + Sync + std::fmt::Debug {
 
     /// Lets one go. The keeper closes it soon.
     fn withdraw(&self, number: DepositNumber);
+
+    /// Accepts a connection on a deposited listening socket and keeps it: no death of a daemon closes it.
+    ///
+    /// # Errors
+    /// `EAGAIN` where none waits. Any other: a keeper that cannot, or of a version that does not know how; the connection
+    /// waits where it was.
+    fn accept(&self, _socket: DepositNumber) -> io::Result<(DepositNumber, OwnedFd)> {
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
 }
 
 /// Keeps nothing: for file operations without a mount.
@@ -130,19 +142,28 @@ impl Link {
     }
 
     fn ask(&self, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::Result<(u32, u32)> {
+        self.ask_for(order, fd).map(|(numbers, _)| numbers)
+    }
+
+    fn ask_for(
+        &self,
+        order: Order<'_>,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> io::Result<((u32, u32), Option<OwnedFd>)> {
         let _turn = self.turn.lock();
         send(&self.socket, order, fd)?;
         let mut bytes = [0; ANSWER];
-        let length = loop {
-            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::empty()) {
+        let (length, given) = loop {
+            match receive_packet(&self.socket, &mut bytes, RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
-                result => break result?.0,
+                result => break result?,
             }
         };
         if length == 0 {
             return Err(io::Error::from_raw_os_error(libc::EPIPE));
         }
-        read_answer(bytes.get(..length).unwrap_or_default())
+        let numbers = read_answer(bytes.get(..length).unwrap_or_default())?;
+        Ok((numbers, given))
     }
 }
 
@@ -158,6 +179,20 @@ impl Depository for Link {
             tracing::debug!(number = number.0, %error, "the keeper holds a descriptor too long");
         }
     }
+
+    fn accept(&self, socket: DepositNumber) -> io::Result<(DepositNumber, OwnedFd)> {
+        // Without room for a descriptor, the connection waits where it is.
+        drop(self.socket.try_clone()?);
+        let ((number, _), connection) = self.ask_for(Order::Accept(socket.0), None)?;
+        let number = DepositNumber(number);
+        match connection {
+            Some(connection) => Ok((number, connection)),
+            None => {
+                self.withdraw(number);
+                Err(io::Error::from_raw_os_error(libc::EMFILE))
+            }
+        }
+    }
 }
 
 fn send(socket: &OwnedFd, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -165,7 +200,18 @@ fn send(socket: &OwnedFd, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::R
     let length = order
         .encode(&mut bytes)
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
-    let packet = IoSlice::new(bytes.get(..length).unwrap_or_default());
+    let order = bytes.get(..length).unwrap_or_default();
+    send_packet(socket, order, fd, SendFlags::empty())
+}
+
+/// Sends one packet, with a descriptor.
+pub(super) fn send_packet(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+    flags: SendFlags,
+) -> io::Result<()> {
+    let packet = IoSlice::new(bytes);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = fd.map(|fd| [fd]);
@@ -173,10 +219,28 @@ fn send(socket: &OwnedFd, order: Order<'_>, fd: Option<BorrowedFd<'_>>) -> io::R
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
     loop {
-        let flags = SendFlags::NOSIGNAL;
+        let flags = flags | SendFlags::NOSIGNAL;
         match rustix::net::sendmsg(socket.as_fd(), &[packet], &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             result => return Ok(result.map(drop)?),
         }
     }
+}
+
+/// Receives one packet, and the first descriptor that comes along; no bytes at the end.
+pub(super) fn receive_packet(
+    socket: &OwnedFd,
+    bytes: &mut [u8],
+    flags: RecvFlags,
+) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut packet = [IoSliceMut::new(bytes)];
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::net::recvmsg(socket, &mut packet, &mut control, flags)?;
+    let fd = control.drain().find_map(|item| match item {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok((message.bytes, fd))
 }

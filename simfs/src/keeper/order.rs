@@ -3,6 +3,7 @@
 //! ```text
 //! order   kind (1 byte)  number (4)  text (up to TEXT_MAX)     with a deposit: its descriptor
 //! answer  errno (4, 0: done)  two numbers (4 each): the mount's device, or the number of the deposit
+//!         with a connection: its descriptor
 //! ```
 //! Both ends are of one host; byte order is its own. An upgrade may put programs of different versions at the two ends, so
 //! kinds are never given another meaning.
@@ -29,6 +30,9 @@ pub(super) enum Order<'a> {
     Deposit,
     /// Close a deposit. Not answered.
     Withdraw(u32),
+    /// Accept a connection on the listening socket that is this deposit, and keep it. Answered with its number, and with the
+    /// connection; EAGAIN where none waits.
+    Accept(u32),
     /// This deposit is the shared memory. Answered.
     Share(u32),
     /// Requests are served. Not answered.
@@ -48,6 +52,7 @@ impl<'a> Order<'a> {
             Self::Detach => (b'D', 0, &[]),
             Self::Deposit => (b'P', 0, &[]),
             Self::Withdraw(number) => (b'W', number, &[]),
+            Self::Accept(number) => (b'A', number, &[]),
             Self::Share(number) => (b'S', number, &[]),
             Self::Ready => (b'R', 0, &[]),
             Self::Upgrade => (b'G', 0, &[]),
@@ -73,6 +78,7 @@ impl<'a> Order<'a> {
             b'D' => Self::Detach,
             b'P' => Self::Deposit,
             b'W' => Self::Withdraw(number),
+            b'A' => Self::Accept(number),
             b'S' => Self::Share(number),
             b'R' => Self::Ready,
             b'G' => Self::Upgrade,
@@ -120,6 +126,7 @@ mod tests {
             Order::Detach,
             Order::Deposit,
             Order::Withdraw(77),
+            Order::Accept(5),
             Order::Share(u32::MAX),
             Order::Ready,
             Order::Upgrade,

@@ -1,13 +1,13 @@
 //! What a daemon orders, carried out and answered.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::mount::UnmountFlags;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags};
 
+use super::link::{receive_packet, send_packet};
 use super::order::{ORDER_MAX, Order, answer};
 use super::watchdog::Step;
 use super::{Helper, Keeper, start, take_away};
@@ -41,6 +41,12 @@ impl Keeper<'_> {
                 self.answer(kept.map(|number| (number, 0)));
             }
             Order::Withdraw(number) => self.deposits.withdraw(number),
+            Order::Accept(number) => {
+                let accepted = self.deposits.accept(number);
+                let connection = accepted.as_ref().ok();
+                let connection = connection.and_then(|number| self.deposits.get(*number));
+                self.answer_with(accepted.map(|number| (number, 0)), connection);
+            }
             Order::Share(number) => {
                 let shared = self.share(number);
                 self.answer(shared.map(|()| (0, 0)));
@@ -62,18 +68,9 @@ impl Keeper<'_> {
     /// Receives one packet; `None` at the end of the link.
     pub(super) fn receive(&mut self, bytes: &mut [u8]) -> Option<(usize, Option<OwnedFd>)> {
         let daemon = self.daemon.as_mut()?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut packet = [io::IoSliceMut::new(bytes)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let link = daemon.link.as_ref()?;
-        let received = rustix::net::recvmsg(link, &mut packet, &mut control, flags);
-        let fd = control.drain().find_map(|item| match item {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        match received {
-            Ok(message) if message.bytes > 0 => Some((message.bytes, fd)),
+        match receive_packet(link, bytes, RecvFlags::DONTWAIT) {
+            Ok((length, fd)) if length > 0 => Some((length, fd)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
             // The daemon is ending: its own descriptor tells when.
             _ => {
@@ -84,10 +81,13 @@ impl Keeper<'_> {
     }
 
     pub(super) fn answer(&self, result: io::Result<(u32, u32)>) {
+        self.answer_with(result, None);
+    }
+
+    fn answer_with(&self, result: io::Result<(u32, u32)>, fd: Option<BorrowedFd<'_>>) {
         if let Some(link) = self.daemon.as_ref().and_then(|daemon| daemon.link.as_ref()) {
             // One that does not hear it any more is dead, and that is heard of soon.
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let _ = rustix::net::send(link, &answer(result), flags);
+            let _ = send_packet(link, &answer(result), fd, SendFlags::DONTWAIT);
         }
     }
 

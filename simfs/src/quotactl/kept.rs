@@ -3,14 +3,17 @@
 //! A call that was received is answered by whoever comes next, or its caller waits for ever: the kernel does not offer it
 //! twice. So it is received into memory that a successor reads, and stays there until it is noted. Serving it twice does no
 //! harm, since setting a limit to the same value does none.
+//!
+//! A listener comes over a connection, which the keeper accepts and holds. What was sent is left there until the listener is
+//! kept, and only then is the connection let go: a successor that finds one hears it again.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::fault;
 use crate::keeper::{DepositNumber, Depository};
-use crate::shared::{Found, Place, Shared};
+use crate::shared::{Deposited, Found, Place, Shared};
 use crate::sys::seccomp::{Notification, NotifyFd};
 use crate::sys::task::NamespaceId;
 
@@ -34,6 +37,21 @@ impl Kept {
         Self { shared, keeper }
     }
 
+    /// Accepts a runtime's connection that outlives the daemon.
+    ///
+    /// # Errors
+    /// Those of [`Depository::accept`]; `ENOTCONN` where nobody keeps the listening socket.
+    pub(super) fn accept(&self) -> io::Result<(DepositNumber, OwnedFd)> {
+        let socket = self.shared.board().deposit(Deposited::QuotactlSocket);
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))?;
+        self.keeper.accept(DepositNumber::new(socket))
+    }
+
+    /// Lets a runtime's connection go.
+    pub(super) fn close(&self, connection: DepositNumber) {
+        self.keeper.withdraw(connection);
+    }
+
     /// Keeps a listener.
     pub(super) fn listener(
         &self,
@@ -41,6 +59,8 @@ impl Kept {
         home: Option<NamespaceId>,
     ) -> io::Result<KeptListener> {
         let number = self.keeper.deposit(fd)?;
+        let [_, _, listening, _] = fault::REGISTERING;
+        fault::point(listening);
         let (dev, ino) = home.map_or((0, 0), NamespaceId::numbers);
         let id = u64::from(number.get()).saturating_add(1);
         match self.shared.listeners().insert(id, [dev, ino]) {

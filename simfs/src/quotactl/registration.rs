@@ -21,6 +21,8 @@ use serde::Deserialize;
 const TEXT_MAX: usize = 1 << 20;
 /// Most descriptors in one message.
 const DESCRIPTORS_MAX: usize = 16;
+/// Most bytes that a runtime's message brings along with its descriptors: the kernel makes a new piece after some 35 KiB.
+pub(super) const PIECE_MAX: usize = 1 << 16;
 /// How long a runtime may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Name of the listener among the descriptors.
@@ -82,6 +84,9 @@ pub struct Registration {
 impl Registration {
     /// Reads one connection; `None` if the runtime closed it without a word, as crun does when a start fails.
     ///
+    /// A message of one piece, as any is that is not longer than 32 KiB, stays there to be read again. Of a longer one the
+    /// kernel shows no more than the first piece until that is taken.
+    ///
     /// # Errors
     /// Anything that is not a runtime's message, or takes longer than five seconds.
     pub fn read(stream: &UnixStream) -> Result<Option<Self>, RegistrationError> {
@@ -94,13 +99,19 @@ impl Registration {
         let deadline = Instant::now() + PATIENCE;
         let mut text = Vec::new();
         let mut descriptors = Vec::new();
+        let mut leave = RecvFlags::PEEK;
         loop {
-            let received = receive(stream, deadline, &mut text, &mut descriptors)?;
+            let received = receive(stream, deadline, leave, &mut text, &mut descriptors)?;
             match serde_json::from_slice::<ProcessState>(&text) {
                 Ok(state) => return Self::assemble(state, descriptors).map(Some),
                 Err(_) if text.is_empty() && received == 0 => return Ok(None),
                 Err(error) if received == 0 || !error.is_eof() => return Err(error.into()),
                 Err(_) if text.len() > TEXT_MAX => return Err(RegistrationError::TooLong),
+                Err(_) if !leave.is_empty() => {
+                    leave = RecvFlags::empty();
+                    text.clear();
+                    descriptors.clear();
+                }
                 Err(_) => {}
             }
         }
@@ -132,10 +143,11 @@ impl Registration {
     }
 }
 
-/// Receives once; returns the number of bytes, 0 at the end.
+/// Receives once, or looks only where `leave` says so; returns the number of bytes, 0 at the end.
 fn receive(
     stream: &UnixStream,
     deadline: Instant,
+    leave: RecvFlags,
     text: &mut Vec<u8>,
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
@@ -144,11 +156,12 @@ fn receive(
         return Err(io::ErrorKind::TimedOut.into());
     }
     stream.set_read_timeout(Some(left))?;
-    let mut bytes = vec![0; 1 << 14];
+    let mut bytes = vec![0; PIECE_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg(stream, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let flags = RecvFlags::CMSG_CLOEXEC | leave;
+    let message = recvmsg(stream, &mut slices, &mut control, flags)?;
     for item in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = item {
             descriptors.extend(received);

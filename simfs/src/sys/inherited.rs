@@ -46,6 +46,16 @@ impl Inherited {
         self.0.remove(&RawFd::try_from(number).ok()?)
     }
 
+    /// Takes all that are wanted, with their numbers.
+    pub fn take_all(&mut self, is_wanted: impl Fn(&OwnedFd) -> bool) -> Vec<(u32, OwnedFd)> {
+        let wanted = self.0.iter().filter(|(_, fd)| is_wanted(fd));
+        let numbers: Vec<_> = wanted
+            .filter_map(|(number, _)| u32::try_from(*number).ok())
+            .collect();
+        let take = |number| Some((number, self.take(number)?));
+        numbers.into_iter().filter_map(take).collect()
+    }
+
     /// The numbers that nobody has taken.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
         self.0

@@ -95,6 +95,15 @@ impl NotifyFd {
         self.fd.try_clone()
     }
 
+    /// Whether both are descriptors of one listener; false where the kernel does not tell (without `CONFIG_KCMP`).
+    pub fn is_same(&self, other: &Self) -> bool {
+        const KCMP_FILE: libc::c_long = 0;
+        let itself = libc::c_long::from(rustix::process::getpid().as_raw_nonzero().get());
+        let [one, two] = [self, other].map(|this| libc::c_long::from(this.fd.as_raw_fd()));
+        // SAFETY: two descriptors of this process are compared; no memory is touched.
+        unsafe { libc::syscall(libc::SYS_kcmp, itself, itself, KCMP_FILE, one, two) == 0 }
+    }
+
     /// Takes the next request; waits if there is none.
     ///
     /// # Errors

@@ -320,7 +320,7 @@ impl<'a> Body<'a> {
         self,
         served: Served,
         left: Option<Left<'_>>,
-        ready: impl FnOnce(&Inherited),
+        ready: impl FnOnce(Inherited),
     ) -> Result<(), StartError> {
         let Served {
             connection,
@@ -349,8 +349,7 @@ impl<'a> Body<'a> {
             link.ready()
                 .map_err(StartError::step("the keeper is gone"))?;
         }
-        let nothing = Inherited::default();
-        ready(left.map_or(&nothing, |left| left.descriptors));
+        ready(left.map_or_else(Inherited::default, |left| std::mem::take(left.descriptors)));
         let manager = &self.parts.outside.manager;
         manager.ready(&format!(
             "VE {} at {}",

@@ -165,8 +165,8 @@ fn serve(
         calls: &legacy.inheritance.notifications,
         descriptors: &mut legacy.descriptors,
     };
-    let ready = |leftover: &Inherited| {
-        give_back(leftover, &link);
+    let ready = |leftover: Inherited| {
+        give_back(&leftover, &link);
         tracing::info!(%ve, unanswered = unanswered.len(), "taken over");
     };
     body.run(served, Some(left), ready).map_err(failed)

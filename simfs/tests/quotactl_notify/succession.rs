@@ -1,6 +1,8 @@
 //! What a successor finds and goes on with.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,7 @@ use simfs::quotactl::{AdminPolicy, Kept, Left, QuotactlConfig, QuotactlService, 
 use simfs::shared::{Shape, Shared};
 use simfs::sys::seccomp::NotifyFd;
 
-use super::{Bench, Held, Lines};
+use super::{Bench, Held, Lines, filtered};
 
 /// In the keeper's place.
 #[derive(Debug, Default)]
@@ -71,22 +73,33 @@ impl Relay {
         }
     }
 
+    /// The child calls.
+    fn call_at_once(&mut self) {
+        drop(self.child.0.stdin.take());
+    }
+
     /// The child calls; nobody serves.
     fn call(&mut self) {
-        drop(self.child.0.stdin.take());
+        self.call_at_once();
         std::thread::sleep(Duration::from_millis(50));
         assert!(self.child.0.try_wait().unwrap().is_none());
     }
 
     /// A successor serves; what the child was answered.
     fn succeed(mut self) -> Lines {
+        let memory = self.serve();
+        self.end(&memory)
+    }
+
+    /// A successor serves, with this memory.
+    fn serve(&mut self) -> Arc<Shared> {
         let memory = self.shared.fd().try_clone_to_owned().unwrap();
         let (again, inheritance) = Shared::adopt(memory).unwrap();
         assert_eq!(inheritance.listeners.len(), 1);
         let again = Arc::new(again);
         let config = QuotactlConfig {
             kept: Some(Kept::new(again.clone(), self.holder.clone())),
-            ..self.config
+            ..self.config.clone()
         };
         let mut descriptors = std::mem::take(&mut *self.holder.0.lock().unwrap())
             .into_iter()
@@ -101,8 +114,12 @@ impl Relay {
         let service =
             QuotactlService::serve(config, socket, Some(&mut left), level, drop, || Ok(()));
         self.bench.service = Some(service.unwrap());
-        let output = std::io::read_to_string(self.child.0.stdout.take().unwrap()).unwrap();
         assert_eq!(descriptors.numbers().count(), 0, "all were taken over");
+        again
+    }
+
+    fn end(mut self, again: &Shared) -> Lines {
+        let output = std::io::read_to_string(self.child.0.stdout.take().unwrap()).unwrap();
         self.bench.service.take().unwrap().stop();
         assert!(again.inbox().left().is_none());
         let memory = again.fd().try_clone_to_owned().unwrap();
@@ -147,4 +164,25 @@ fn an_inbox_that_names_no_waiting_call_is_emptied() {
     }
     relay.call();
     relay.succeed().expect("next", 0);
+}
+
+// A daemon that dies after it has noted a listener, and before it lets the runtime's connection go.
+#[test]
+fn a_listener_that_is_kept_and_waits_on_its_connection_too_is_served_once() {
+    let mut relay = Relay::stopped();
+    let socket = UnixListener::bind(relay.bench.socket()).unwrap();
+    let mut runtime = UnixStream::connect(relay.bench.socket()).unwrap();
+    let (connection, _) = socket.accept().unwrap();
+    {
+        let mut held = relay.holder.0.lock().unwrap();
+        filtered::send(&runtime, held[0].as_fd(), 0);
+        held.push(connection.into());
+    }
+    drop(socket);
+    let memory = relay.serve();
+    assert_eq!(runtime.read(&mut [0; 1]).unwrap(), 0, "heard out");
+    let served = relay.bench.service.as_ref().unwrap().listener_count();
+    assert_eq!(served, 1);
+    relay.call_at_once();
+    relay.end(&memory).expect("next", 0);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,16 +118,21 @@ fn install() -> OwnedFd {
 fn register(pid: u32) {
     let listener = install();
     let stream = UnixStream::connect(std::env::var_os(SOCKET).unwrap()).unwrap();
+    send(&stream, listener.as_fd(), pid);
+}
+
+/// Sends a listener over a connection.
+pub(crate) fn send(stream: &UnixStream, listener: BorrowedFd<'_>, pid: u32) {
     let text = format!(
         r#"{{"ociVersion":"1.0.2","fds":["seccompFd"],"pid":{pid},"metadata":"ve=101",
         "state":{{"ociVersion":"1.0.2","id":"101","status":"creating","pid":{pid},"bundle":"/b"}}}}"#
     );
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [listener.as_fd()];
+    let fds = [listener];
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     let sent = sendmsg(
-        &stream,
+        stream,
         &[IoSlice::new(text.as_bytes())],
         &mut control,
         SendFlags::empty(),

@@ -1,7 +1,7 @@
 //! Takes listeners from container runtimes, one connection after the other in the order they connect: an `exec` relies
 //! on what was learnt at `create`.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,12 +10,39 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags};
 
 use super::Shared;
-use crate::quotactl::registration::Registration;
+use crate::fault;
+use crate::keeper::DepositNumber;
+use crate::quotactl::registration::{PIECE_MAX, Registration};
+use crate::sys::inherited::Inherited;
 use crate::sys::task::Task;
 
+/// A runtime's connection.
+pub(super) struct Connection {
+    stream: UnixStream,
+    /// The keeper's number; `None` where it ends with this daemon.
+    kept: Option<DepositNumber>,
+}
+
+/// The connections that a predecessor's keeper has accepted on this socket, and that nobody has heard out.
+pub(super) fn left(socket: &UnixListener, descriptors: &mut Inherited) -> Vec<Connection> {
+    let Ok(ours) = rustix::net::getsockname(socket) else {
+        return Vec::new();
+    };
+    let taken =
+        descriptors.take_all(|fd| rustix::net::getsockname(fd).is_ok_and(|name| name == ours));
+    let connections = taken.into_iter().map(|(number, fd)| Connection {
+        stream: fd.into(),
+        kept: Some(DepositNumber::new(number)),
+    });
+    connections.collect()
+}
+
 impl Shared {
-    /// The registering thread.
-    pub(super) fn register_runtimes(&self, socket: &UnixListener) {
+    /// The registering thread; those that are `left` connected before all others.
+    pub(super) fn register_runtimes(&self, socket: &UnixListener, left: Vec<Connection>) {
+        for connection in left {
+            self.welcome(connection);
+        }
         while !self.queue.is_closed() {
             if let Err(error) = self.register_next(socket) {
                 self.pause("registering", &error);
@@ -30,15 +57,39 @@ impl Shared {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             result => result?,
         };
-        match socket.accept() {
-            Ok((stream, _)) => self.welcome(&stream),
+        match self.accept(socket) {
+            Ok(connection) => self.welcome(connection),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn welcome(&self, stream: &UnixStream) {
+    fn accept(&self, socket: &UnixListener) -> io::Result<Connection> {
+        let accepted = self.kept.as_ref().map(|keep| keep.accept());
+        let (stream, kept) = match accepted {
+            Some(Ok((number, fd))) => (fd.into(), Some(number)),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // Nobody keeps it: its listener is lost should the daemon die before that is kept.
+            _ => (socket.accept()?.0, None),
+        };
+        Ok(Connection { stream, kept })
+    }
+
+    fn welcome(&self, connection: Connection) {
+        let [connected, _, _, registered] = fault::REGISTERING;
+        fault::point(connected);
+        self.hear(&connection.stream);
+        fault::point(registered);
+        // Closed with something to read in it, the runtime would find it reset.
+        let _ = connection.stream.set_nonblocking(true);
+        let _ = (&connection.stream).read(&mut vec![0; PIECE_MAX]);
+        if let (Some(keep), Some(number)) = (&self.kept, connection.kept) {
+            keep.close(number);
+        }
+    }
+
+    fn hear(&self, stream: &UnixStream) {
         let registration = match Registration::read(stream) {
             Ok(Some(registration)) => registration,
             Ok(None) => return,
@@ -47,6 +98,8 @@ impl Shared {
                 return;
             }
         };
+        let [_, heard, ..] = fault::REGISTERING;
+        fault::point(heard);
         if let Some(pid) = registration.member {
             (self.on_member)(pid);
         }
