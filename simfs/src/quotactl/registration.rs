@@ -179,7 +179,10 @@ fn receive(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{IoSlice, Write};
+    use std::os::fd::AsFd;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
     use super::*;
 
@@ -233,6 +236,32 @@ mod tests {
         );
         let none = Registration::assemble(state(r#"{"fds":["other"]}"#), descriptors(1));
         assert!(matches!(none, Err(RegistrationError::NoListener)));
+    }
+
+    #[test]
+    fn a_message_of_one_piece_can_be_read_again_and_a_longer_one_is_read_once() {
+        // (bytes of annotations, how often it can be read)
+        for (length, times) in [(1_000, 2), (30_000, 2), (100_000, 1)] {
+            let (here, there) = UnixStream::pair().unwrap();
+            let annotation = "x".repeat(length);
+            let text = format!(r#"{{"fds":["seccompFd"],"pid":7,"a":"{annotation}"}}"#);
+            let sent = descriptors(DESCRIPTORS_MAX);
+            let fds: Vec<_> = sent.iter().map(AsFd::as_fd).collect();
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            let text = [IoSlice::new(text.as_bytes())];
+            sendmsg(&there, &text, &mut control, SendFlags::empty()).unwrap();
+            drop(there);
+            for _ in 0..times {
+                let registration = Registration::read(&here).unwrap().unwrap();
+                assert_eq!(registration.member, Some(7));
+                assert_eq!(registration.listeners.len(), 1, "{length}");
+            }
+            let is_left = Registration::read(&here).unwrap().is_some();
+            assert_eq!(is_left, times > 1, "{length}");
+        }
     }
 
     #[test]
