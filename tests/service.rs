@@ -73,7 +73,8 @@ fn the_service_manager_hears_when_the_mount_answers_and_when_it_ends() {
     std::fs::remove_file(&path).expect("socket");
     let mut service = Service::start(&ve, &path.display().to_string());
     eventually("the mount", || {
-        ve.is_mounted().then_some(()).ok_or("not yet".into())
+        let state = ve.status()["state"].to_string();
+        (state == "\"mounted\"").then_some(()).ok_or(state)
     });
     ve.umount_and_wait();
     service.assert_ends_well();
