@@ -186,14 +186,16 @@ fn an_order_to_forget_that_is_cut_off_leaves_no_lookups() {
             assert!(stat(name("goes", number)).is_ok());
             unlinkat(CWD, name("goes", number), AtFlags::empty()).expect("unlink");
         }
-        known();
-        eventually(
-            "nothing but the root and what stays is known",
-            || match ve.status()["nodes"].as_u64() {
-                Some(201) => Ok(()),
+        eventually("nothing but the root and what stays is known", || {
+            // The kernel may forget these too, at any time.
+            known();
+            match ve.status()["nodes"].as_u64() {
+                // A look-up beside it may be cut off as well, which leaves one inode. Orders that were lost would leave one
+                // for each death.
+                Some(201..=203) => Ok(()),
                 other => Err(format!("{point}: {other:?}")),
-            },
-        );
+            }
+        });
         assert_eq!(deaths(&ve), 10 * kills(), "{point}");
         ve.assert_exact();
     }

@@ -1,12 +1,11 @@
 //! Content: reading, writing, holes, allocation, copies, locks.
 
-use std::io::Write;
-
 use rustix::fs::{
     FallocateFlags, FlockOperation, OFlags, SeekFrom, copy_file_range, fallocate, flock, seek,
 };
 use rustix::io::{Errno, pread, pwrite};
 
+use crate::harness::command::run;
 use crate::harness::compare::Pair;
 use crate::harness::content::Aligned;
 use crate::harness::files::{create, fill, occupied, open, put, write_at};
@@ -246,17 +245,22 @@ fn programs_run_from_the_mount() {
     let Some(ve) = Spec::default().mount() else {
         return;
     };
-    std::fs::copy("/bin/true", ve.path("true")).unwrap();
+    // Written by others: what another test starts meanwhile has this process's files open for a moment, and a program that is
+    // open for writing is not executed.
+    let path = |name: &str| ve.path(name).display().to_string();
+    run("cp", ["/bin/true", &path("true")]).ok();
     assert!(
         std::process::Command::new(ve.path("true"))
             .status()
             .unwrap()
             .success()
     );
-    std::fs::File::create(ve.path("script"))
-        .unwrap()
-        .write_all(b"#!/bin/sh\nexit 7\n")
-        .unwrap();
+    let script = path("script");
+    run(
+        "sh",
+        ["-c", "printf '#!/bin/sh\nexit 7\n' >\"$0\"", &script],
+    )
+    .ok();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(ve.path("script"), mode).unwrap();
     assert_eq!(

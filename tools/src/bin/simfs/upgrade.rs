@@ -79,6 +79,10 @@ enum Failed {
     Unexpected,
     #[error("whether the new program serves could not be found out in {} s: see 'simfs status' and the VE's log", PATIENCE.as_secs())]
     Unknown,
+    #[error(
+        "the daemon ended before it handed over (see the VE's log) and another of the same program serves: try again"
+    )]
+    Died,
     #[error("the mount has ended meanwhile: see the VE's log")]
     Gone,
 }
@@ -94,7 +98,7 @@ impl From<ClientError> for Failed {
 
 fn upgrade(paths: &Paths, ve: VeId, program: &Path) -> Result<(), Failed> {
     let run_dir = paths.run_dir(ve);
-    let before = attempt(&ending::status(&run_dir)?);
+    let before = ending::status(&run_dir)?;
     let link = name_program(paths, ve, program)?;
     let ordered =
         Client::connect(&run_dir).and_then(|mut client| client.request(&Request::Upgrade));
@@ -115,7 +119,11 @@ fn upgrade(paths: &Paths, ve: VeId, program: &Path) -> Result<(), Failed> {
             Err(ClientError::NotRunning) => return Err(Failed::Gone),
             // One that ends while it is asked is followed by another.
             Err(_) => {}
-            Ok(status) if attempt(&status) == before => {}
+            Ok(status) if attempt(&status) == attempt(&before) => {
+                if status.pid != before.pid {
+                    return Err(Failed::Died);
+                }
+            }
             Ok(status) => match status.upgrade.map(|upgrade| upgrade.outcome) {
                 Some(UpgradeOutcome::Running) => return Ok(()),
                 Some(UpgradeOutcome::Reverted(reason)) => {
