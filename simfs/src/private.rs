@@ -31,6 +31,13 @@ use crate::sys::{file, lock, mount};
 
 /// How long a possessor may take to end. A mount that was taken away commits and lets go in a fraction of that.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often an inode is asked for whose number is just being given to another one, and the pause between. Linux has no inode
+/// to show then, and Ext4 says that there is no memory.
+///
+/// # Source
+/// Linux `fs/inode.c`, `find_inode_fast` (`I_CREATING`); `fs/ext4/inode.c`, `__ext4_iget`.
+const REUSE_TRIES: u32 = 50;
+const REUSE_PAUSE: Duration = Duration::from_micros(200);
 
 /// Why a directory cannot serve as a private area.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +223,16 @@ impl PrivateArea {
         if self.root_handle.is_none() {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
-        handle.open(&self.readable, flags)
+        let mut tries = 0;
+        loop {
+            match handle.open(&self.readable, flags) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tries < REUSE_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(REUSE_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// The handle of an inode of the area; `None` where there are no handles.
@@ -430,6 +446,34 @@ mod tests {
                     assert_eq!(errno(entered), Some(libc::EXDEV), "{name}");
                 }
             });
+        });
+    }
+
+    /// Its number is given out again and again meanwhile.
+    #[test]
+    fn an_inode_that_is_gone_is_gone_whoever_gets_its_number() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let area = PrivateArea::open(dir.path(), AtimePolicy::Noatime).unwrap();
+        let path = dir.path().join("file");
+        let file = std::fs::File::create(&path).unwrap();
+        let handle = area.identify(&file).unwrap().unwrap();
+        drop(file);
+        std::fs::remove_file(&path).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3_000 {
+                    drop(std::fs::File::create(&path).unwrap());
+                    std::fs::remove_file(&path).unwrap();
+                }
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(
+                    errno(area.open_handle(&handle, libc::O_PATH)),
+                    Some(libc::ESTALE)
+                );
+            }
         });
     }
 }

@@ -64,6 +64,7 @@ impl Fs {
             self.nodes.tidy(&node);
         }
         renamed?;
+        let _no_more = self.absent.take(to);
         self.follow(&new_dir, to.name)?;
         if flags.contains(RenameFlags::EXCHANGE) {
             self.follow(&old_dir, from.name)?;

@@ -376,3 +376,17 @@ fn a_long_listing_goes_on_over_deaths() {
     }
     assert_eq!((all.len(), owed(&bed)), (250, 250));
 }
+
+/// A name that was missing a moment ago is there by a rename: who makes it anew has not made it before.
+#[test]
+fn what_came_by_a_rename_was_not_made_by_the_request() {
+    let mut bed = Bed::new();
+    let _created = bed.create("c");
+    let missing = bed.ask(|fs, call| fs.lookup(call, at("a")).map(drop));
+    assert!(missing.is_err());
+    let none = RenameFlags::empty();
+    bed.ask(|fs, call| fs.rename(call, at("c"), at("a"), none))
+        .unwrap();
+    let (first, second) = bed.ask_twice(|fs, call| fs.mkdir(call, at("a"), 0o755, 0).map(drop));
+    assert!(first.is_err() && second.is_err(), "{first:?} {second:?}");
+}
