@@ -114,25 +114,23 @@ impl Fs {
             None => DirStream::new(file::open_dir(dir.as_fd())?),
         };
         stream.seek(position)?;
-        let mut count = 0_u32;
-        loop {
-            let before = stream.position();
-            let Some(entry) = stream.next()? else { break };
+        let mut next = position;
+        while let Some(entry) = stream.next()? {
+            let behind = entry.position;
             let listed = Listed {
-                position: entry.position,
+                position: behind,
                 ino: self.listed_ino(node, entry.ino, entry.name),
                 kind: entry.kind,
                 name: entry.os_name(),
             };
             if add(listed) {
-                stream.seek(before)?;
                 break;
             }
-            count += 1;
+            next = behind;
         }
         // Who got nothing will not go on.
-        if count > 0 {
-            self.listings.keep(node, stream);
+        if next != position {
+            self.listings.keep(node, next, stream);
         }
         Ok(())
     }

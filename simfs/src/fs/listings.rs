@@ -35,6 +35,8 @@ struct Listing {
     node: NodeId,
     /// Numbers are used again, for other directories.
     generation: u64,
+    /// Where it goes on.
+    position: u64,
     stream: DirStream,
 }
 
@@ -48,18 +50,18 @@ impl Listings {
     /// The stream that stands at this position of the directory; it must be sought there before it is read.
     pub(super) fn take(&self, node: &Node, position: u64) -> Option<DirStream> {
         let mut kept = self.kept.lock();
-        let stands_there =
-            |listing: &Listing| listing.is_of(node) && listing.stream.position() == position;
+        let stands_there = |listing: &Listing| listing.is_of(node) && listing.position == position;
         let at = kept.iter().position(stands_there)?;
         kept.remove(at).map(|listing| listing.stream)
     }
 
-    /// Keeps a stream for the next request of its listing.
-    pub(super) fn keep(&self, node: &Node, mut stream: DirStream) {
+    /// Keeps a stream for the next request of its listing, which goes on at this position.
+    pub(super) fn keep(&self, node: &Node, position: u64, mut stream: DirStream) {
         stream.forget_buffer();
         let listing = Listing {
             node: node.id(),
             generation: node.generation(),
+            position,
             stream,
         };
         let mut kept = self.kept.lock();

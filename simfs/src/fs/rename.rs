@@ -64,7 +64,8 @@ impl Fs {
             self.nodes.tidy(&node);
         }
         renamed?;
-        let _no_more = self.absent.take(to);
+        // It may have been looked up and found missing: that is over.
+        let _was_missing = self.absent.take(to);
         self.follow(&new_dir, to.name)?;
         if flags.contains(RenameFlags::EXCHANGE) {
             self.follow(&old_dir, from.name)?;
